@@ -1,0 +1,111 @@
+# The commands of this repository. `make run` and `make test` need Rust, Python 3.11 and a C compiler, nothing else.
+#
+# There is one environment, .venv, and one Rust profile, release, so that nothing is compiled twice. What was done is
+# remembered in stamp files; a changed lock file or source makes the step run again.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+CARGO_FLAGS := --release --locked
+TOOLS := .build/tools
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find launcher proto router scheduler -type f)
+PYTHON_SOURCES := server/text_generation_server tools benchmarks server/tests integration-tests
+
+.PHONY: help run test check bench build proto lock clean install
+.PHONY: test-rust test-python test-integration check-rust check-deny check-python check-rules
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+
+run: ## build everything into .venv and serve the embedded model; flags go in ARGS="…"
+	@$(MAKE) --no-print-directory -j2 $(VENV)/.installed
+	$(BIN)/text-generation-launcher $(ARGS)
+
+test: ## everything that runs without a GPU
+	@$(MAKE) --no-print-directory -j2 $(VENV)/.installed $(VENV)/.test
+	@$(MAKE) --no-print-directory test-rust test-python test-integration
+
+check: check-rust check-python check-rules check-deny ## formatting, lints, types, licences, house rules
+
+bench: $(VENV)/.installed $(VENV)/.test ## measure, and write a dated table into docs/performance.md
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+build: $(VENV)/.runtime ## the wheel, in dist/
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build $(CARGO_FLAGS) --out dist
+
+proto: $(VENV)/.test ## the Python types of proto/shard.proto; Rust makes its own while it builds
+	$(BIN)/python tools/generate_pb.py
+
+lock: ## the lock files from pyproject.toml; needs uv
+	tools/lock.sh
+
+clean: ## everything that make made, except .venv and the Rust target folder
+	rm -rf dist .build
+
+install: $(VENV)/.installed ## the three programs in .venv/bin, the Python sources live
+
+# --- The environment -------------------------------------------------------------------------------------------------
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is too old: Python 3.11 or newer is needed (make PYTHON=python3.12 …)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements/runtime.lock | $(BIN)/python
+	$(PIP) install --quiet --require-hashes -r requirements/runtime.lock
+	touch $@
+
+# text-generation is the old client of TGI. It asks for older versions of its dependencies and works with ours.
+$(VENV)/.test: requirements/test.lock requirements/no-deps.lock $(VENV)/.runtime
+	$(PIP) install --quiet --require-hashes -r requirements/test.lock
+	$(PIP) install --quiet --require-hashes --no-deps -r requirements/no-deps.lock
+	touch $@
+
+.build/programs: $(RUST_SOURCES)
+	cargo build $(CARGO_FLAGS) --workspace
+	mkdir -p .build
+	touch $@
+
+# pip lets maturin call cargo, which finds everything built already.
+$(VENV)/.installed: $(VENV)/.runtime .build/programs pyproject.toml server/wheel-data/scripts/text-generation-server
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install --quiet --no-index --no-deps --no-build-isolation --editable .
+	touch $@
+
+# --- Tests -----------------------------------------------------------------------------------------------------------
+
+test-rust:
+	cargo test $(CARGO_FLAGS) --workspace
+
+test-python: $(VENV)/.test
+	$(BIN)/pytest server/tests tools/tests
+
+test-integration: $(VENV)/.installed $(VENV)/.test
+	$(BIN)/pytest integration-tests
+
+# --- Checks ----------------------------------------------------------------------------------------------------------
+
+check-rust:
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+
+check-python: $(VENV)/.test
+	$(BIN)/ruff format --check $(PYTHON_SOURCES)
+	$(BIN)/ruff check $(PYTHON_SOURCES)
+	$(BIN)/mypy server/text_generation_server
+	for folder in server/tests tools benchmarks integration-tests; do $(BIN)/mypy "$$folder"; done
+	$(BIN)/lint-imports
+
+check-rules: $(VENV)/.test
+	$(BIN)/python tools/tidy.py
+
+# Advisories come from a database on the internet; where it cannot be reached the rest is still checked.
+check-deny:
+	tools/deny.sh $(TOOLS)

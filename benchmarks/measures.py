@@ -1,0 +1,143 @@
+"""One function for each line of the table. A measure compares in the same run whatever it compares with."""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from client import load
+from machine import REPOSITORY
+from pictures import data_uri, drawing, page
+from server import Server, launched, on_one_core, router_on_zero_cost_shard
+
+CARGO = ["cargo", "bench", "--quiet", "--locked"]
+PAGE_TARGET = (1260, 1624)
+"""What a page becomes when both sides are rounded to a multiple of 28."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    measure: str
+    reach: str
+    measured: str
+    reached: bool
+    note: str = ""
+
+
+def pages() -> list[Row]:
+    """Decode, resize and hash of a JPEG page on one core, beside the Hugging Face processor."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "page.jpg"
+        path.write_bytes(page())
+        bench = [*CARGO, "-p", "text-generation-router", "--bench", "pages", "--"]
+        run([*bench, str(path), *map(str, PAGE_TARGET)])  # builds, so that taskset holds the measurement only
+        ours = json.loads(run(on_one_core([*bench, str(path), *map(str, PAGE_TARGET)])))["pages_per_second"]
+        theirs = float(run(on_one_core([sys.executable, str(Path(__file__).with_name("processor_pages.py")), str(path)])))
+    note = f"{ours / theirs:.1f} × the Hugging Face processor ({theirs:.1f} pages/s)"
+    reached = ours >= 50 and ours >= 5 * theirs
+    return [Row("decode + resize + hash, 1275×1650 JPEG page, one core", "≥ 50 pages/s, ≥ 5 × HF", f"{ours:.1f} pages/s", reached, note)]
+
+
+def scheduler() -> list[Row]:
+    """Schedule and commit with 10,000 waiting and 1,000 running sequences."""
+    result = json.loads(run([*CARGO, "-p", "text-generation-scheduler", "--bench", "step"]).splitlines()[-1])
+    median = result["median_us"]
+    return [Row("schedule + commit, 10,000 waiting, 1,000 running", "< 200 µs", f"{median:.0f} µs", median < 200, "median")]
+
+
+def router_alone(streams: int = 64, tokens: int = 1000) -> list[Row]:
+    """The router in front of a shard that costs nothing; router, shard and client share the machine."""
+    with router_on_zero_cost_shard() as url:
+        address = url.removeprefix("http://")
+        bench = [*CARGO, "-p", "text-generation-router", "--bench", "streams", "--", address, str(streams), str(tokens)]
+        result = json.loads(run(bench).splitlines()[-1])
+    rate, first = result["tokens_per_second"], result["first_token_us"] / 1000
+    return [
+        Row("router, zero-cost shard, 64 streams", "≥ 50,000 tokens/s", f"{rate:,.0f} tokens/s", rate >= 50_000, "shard and client on the same cores"),
+        Row("router, zero-cost shard, first token of one stream", "< 1 ms", f"{first:.2f} ms", first < 1, "whole request, shard and client included"),
+    ]
+
+
+def start_up(rounds: int = 3) -> list[Row]:
+    """Launch to ready with the embedded model, and what stays resident."""
+    times, sizes = [], []
+    for _ in range(rounds):
+        with launched() as server:
+            times.append(server.seconds_to_ready)
+            sizes.append(server.resident_mib())
+    seconds, size = statistics.median(times), statistics.median(sizes)
+    return [
+        Row("start to ready, embedded model", "< 5 s", f"{seconds:.2f} s", seconds < 5, f"median of {rounds}"),
+        Row("launcher + router resident", "< 100 MB", f"{size:.0f} MiB", size * 1.048576 < 100),
+    ]
+
+
+def one_sequence(server: Server) -> list[Row]:
+    """What a decode step takes beyond the model, one step ahead."""
+    load(server.url, ["Hello"], 1, 64)
+    before = forward(server)
+    result = load(server.url, [f"Hello {number}" for number in range(4)], 1, 256)
+    after = forward(server)
+    model = 1000 * (after[0] - before[0]) / (after[1] - before[1])
+    step = statistics.fmean(gap for stream in result.streams for gap in stream.gaps) * 1000
+    over = step - model
+    note = f"step {step:.2f} ms, model {model:.2f} ms"
+    return [Row("step overhead at one sequence, one step ahead", "< 0.3 ms", f"{over:.2f} ms", over < 0.3, note)]
+
+
+def forward(server: Server) -> tuple[float, float]:
+    """Seconds in the model and number of decode steps so far."""
+    name, labels = "tgi_batch_forward_duration", 'method="decode"'
+    return server.metric(f"{name}_sum", labels), server.metric(f"{name}_count", labels)
+
+
+def concurrent_images(server: Server, requests: int = 32, tokens: int = 32) -> list[Row]:
+    """Eight requests at once against one at a time, every picture unique."""
+    seeds = iter(range(10_000))
+    prompts = lambda: [f"![]({data_uri(drawing(next(seeds)))})What is in this picture?" for _ in range(requests)]  # noqa: E731
+    load(server.url, prompts()[:4], 4, tokens)
+    alone = load(server.url, prompts(), 1, tokens).tokens_per_second
+    together = load(server.url, prompts(), 8, tokens).tokens_per_second
+    factor = together / alone
+    note = f"{together:.0f} against {alone:.0f} tokens/s"
+    return [Row("8 concurrent image requests, unique pictures", "≥ 4 × one at a time", f"{factor:.1f} ×", factor >= 4, note)]
+
+
+def everything() -> list[Row]:
+    """All measures, those that share a server last."""
+    rows: list[Row] = []
+    alone: list[Callable[[], list[Row]]] = [scheduler, pages, router_alone, start_up]
+    for measure in alone:
+        rows += announced(measure.__name__, measure)
+    with launched() as server:
+        time.sleep(1)
+        rows += announced("one_sequence", lambda: one_sequence(server))
+        rows += announced("concurrent_images", lambda: concurrent_images(server))
+    return rows
+
+
+def announced(name: str, measure: Callable[[], list[Row]]) -> list[Row]:
+    """Runs a measure and says so."""
+    print(f"measuring {name} …", flush=True)  # noqa: T201
+    rows = measure()
+    for row in rows:
+        print(f"  {row.measure}: {row.measured} (reach {row.reach}) {row.note}", flush=True)  # noqa: T201
+    return rows
+
+
+def run(command: list[str]) -> str:
+    """What a command prints. Raises with its error output when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command} failed:\n{done.stderr[-2000:]}")
+    return done.stdout.strip()
+
+
+__all__ = ["Row", "everything"]

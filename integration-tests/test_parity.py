@@ -1,0 +1,48 @@
+"""The launched server gives the tokens that `transformers` gives, for pictures of all sizes and kinds and for chats.
+
+The answers were recorded by `goldens/make.py`, because `transformers` needs timm and torchvision for this model and
+the product does not.
+"""
+
+import pytest
+from harness.calls import answer, generate
+from harness.goldens import MAX_NEW_TOKENS, ChatCase, Goldens, PictureCase, chat_cases, picture_cases
+from harness.launched import Server
+from harness.pictures import markdown, sha256
+
+
+@pytest.mark.parametrize("case", picture_cases(), ids=lambda case: case.name)
+def test_picture(server: Server, goldens: Goldens, case: PictureCase) -> None:
+    golden = goldens.pictures[case.name]
+    assert sha256(case.file) == golden["sha256"], "another picture than the one recorded: run goldens/make.py"
+    inputs = markdown(case.url) + golden["question"]
+    found = answer(server, inputs, max_new_tokens=MAX_NEW_TOKENS)
+    assert list(found.token_ids) == golden["token_ids"]
+    assert found.text == golden["text"]
+
+
+@pytest.mark.parametrize("case", picture_cases(), ids=lambda case: case.name)
+def test_prompt_length(server: Server, goldens: Goldens, case: PictureCase) -> None:
+    golden = goldens.pictures[case.name]
+    inputs = markdown(case.url) + golden["question"]
+    tokens = server.post("/tokenize", {"inputs": inputs}).json()
+    assert len(tokens) == golden["prompt_tokens"]
+
+
+@pytest.mark.parametrize("case", chat_cases(), ids=lambda case: case.name)
+def test_chat(server: Server, goldens: Goldens, case: ChatCase) -> None:
+    golden = goldens.chats[case.name]
+    assert [sha256(file) for file in case.pictures()] == golden["sha256"], "run goldens/make.py"
+    body = {"messages": case.openai(), "temperature": 0, "max_tokens": MAX_NEW_TOKENS}
+    reply = server.post("/v1/chat/completions", body).json()
+    assert reply["choices"][0]["message"]["content"] == golden["text"]
+    usage = reply["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (golden["prompt_tokens"], len(golden["token_ids"]))
+    assert usage["prompt_tokens_details"]["image_tokens"] == 36 * len(case.pictures())
+
+
+def test_two_pictures_in_one_prompt_keep_their_order(server: Server, red_square_uri: str) -> None:
+    circle = next(case.url for case in picture_cases() if case.name == "192x192-png-grey")
+    one = generate(server, f"{markdown(red_square_uri)}{markdown(circle)}Describe the images.", max_new_tokens=24)
+    other = generate(server, f"{markdown(circle)}{markdown(red_square_uri)}Describe the images.", max_new_tokens=24)
+    assert one["generated_text"] != other["generated_text"]

@@ -1,0 +1,55 @@
+//! Pages a second from a JPEG file's bytes to hashed, resized pixels, on the calling thread.
+//!
+//!     pages FILE WIDTH HEIGHT
+//!
+//! Prints one JSON line. `benchmarks/run.py` puts the Hugging Face processor's figure beside it.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Instant;
+
+use text_generation_router::families::{Filter, ImageLayout, ImageRejected, ImageSize, Rect, View, VlmFamily};
+use text_generation_router::images::{ImageLimits, ImageModel, prepare_bytes};
+use text_generation_scheduler::TokenId;
+
+const ROUNDS: usize = 60;
+
+/// A family that resizes every image to one size with the filter most processors use.
+struct FixedSize(ImageSize);
+
+impl VlmFamily for FixedSize {
+    fn layout(&self, image: ImageSize) -> Result<ImageLayout, ImageRejected> {
+        let view = View { source: Rect::whole(image), size: self.0, crop: None, filter: Filter::Bicubic };
+        Ok(ImageLayout { views: vec![view], tokens: vec![0] })
+    }
+
+    fn image_token(&self) -> TokenId {
+        0
+    }
+
+    fn anchor(&self) -> TokenId {
+        0
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().filter(|argument| argument != "--bench").skip(1).collect();
+    let [file, width, height] = arguments.as_slice() else {
+        return Err("usage: pages FILE WIDTH HEIGHT".into());
+    };
+    let family = Arc::new(FixedSize(ImageSize::new(width.parse()?, height.parse()?)));
+    let (model, limits) = (ImageModel { family, identity: [0; 32] }, ImageLimits::default());
+    let bytes = std::fs::read(file)?;
+    let mut times = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        std::hint::black_box(prepare_bytes(&bytes, &model, &limits)?);
+        times.push(start.elapsed());
+    }
+    times.sort();
+    // The best round, as for the processor it is compared with: both share the machine with others.
+    let rate = 1.0 / times[0].as_secs_f64();
+    let median = 1000.0 * times[ROUNDS / 2].as_secs_f64();
+    writeln!(std::io::stdout(), "{{\"pages_per_second\": {rate:.2}, \"median_ms\": {median:.2}}}")?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! What the server says about itself: `/`, `/info`, `/metrics`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use metrics::gauge;
+use serde::Serialize;
+
+use super::Api;
+
+/// The format of `/metrics`.
+const PROMETHEUS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// TGI's fields, then ours.
+#[derive(Debug, Serialize)]
+pub(super) struct Info {
+    model_id: String,
+    model_sha: Option<String>,
+    model_dtype: Option<String>,
+    model_device_type: Option<String>,
+    model_pipeline_tag: Option<String>,
+    max_concurrent_requests: u32,
+    max_best_of: u32,
+    max_stop_sequences: usize,
+    max_top_n_tokens: u32,
+    max_input_tokens: u32,
+    max_total_tokens: u32,
+    validation_workers: u32,
+    max_client_batch_size: usize,
+    router: &'static str,
+    version: &'static str,
+    sha: Option<&'static str>,
+    docker_label: Option<&'static str>,
+    takes_images: bool,
+    payload_limit: usize,
+}
+
+/// `GET /`: empty, as health checks expect.
+pub(super) async fn root() -> StatusCode {
+    StatusCode::OK
+}
+
+/// `GET /info`.
+pub(super) async fn info(State(api): State<Arc<Api>>) -> Json<Info> {
+    let (model, limits, engine) = (&api.model, &api.limits, api.generator.limits());
+    Json(Info {
+        model_id: model.id.clone(),
+        model_sha: model.revision.clone(),
+        model_dtype: model.dtype.clone(),
+        model_device_type: model.device.clone(),
+        model_pipeline_tag: model.pipeline_tag.clone(),
+        max_concurrent_requests: engine.max_concurrent_requests,
+        max_best_of: limits.max_best_of,
+        max_stop_sequences: limits.max_stop_sequences,
+        max_top_n_tokens: limits.max_top_n_tokens,
+        max_input_tokens: engine.max_input_tokens,
+        max_total_tokens: engine.max_total_tokens,
+        validation_workers: api.options.validation_workers,
+        max_client_batch_size: limits.max_client_batch_size,
+        router: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        sha: None,
+        docker_label: None,
+        takes_images: api.images.is_some(),
+        payload_limit: limits.payload_limit,
+    })
+}
+
+/// `GET /metrics`.
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    gauge!("tgi_batch_max_total_tokens").set(api.generator.limits().max_kv_tokens);
+    let mut response = api.metrics.render().into_response();
+    response.headers_mut().insert(CONTENT_TYPE, PROMETHEUS_TEXT);
+    response
+}

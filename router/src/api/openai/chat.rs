@@ -1,0 +1,84 @@
+//! Complete answers: every sequence is read to its end and becomes a choice.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::response::{IntoResponse, Response};
+use axum::Json;
+use futures::future::try_join_all;
+use http::HeaderMap;
+
+use super::decode::Decoder;
+use super::types::{AnswerMessage, ChatCompletion, Choice, Logprobs, PromptTokensDetails, UsageBody};
+use super::validate::Reply;
+use crate::api::error::ApiError;
+use crate::api::feed::{Feed, Usage};
+use crate::api::start::Running;
+use crate::api::{Api, head};
+
+/// Who answers.
+pub(super) const ASSISTANT: &str = "assistant";
+/// Version and build, as TGI spells it.
+pub(super) const FINGERPRINT: &str = concat!(env!("CARGO_PKG_VERSION"), "-native");
+
+/// Reads all sequences at once. Dropping the future cancels them.
+pub(super) async fn collect(api: &Api, running: Running, reply: &Reply) -> Result<(Response, HeaderMap), ApiError> {
+    let feeds = running.feeds.into_iter().zip(0..);
+    let read = try_join_all(feeds.map(|(feed, index)| read(api, feed, reply, index))).await?;
+    let (choices, usages): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+    let usage = Usage::of_all(usages);
+    let timings = running.stopwatch.read(&usage);
+    timings.record(&usage);
+    let mut headers = api.headers(running.characters);
+    timings.write_headers(&usage, &mut headers);
+    timings.write_server_timing(&mut headers);
+    let completion = ChatCompletion {
+        id: &new_id(),
+        object: "chat.completion",
+        created: unix_seconds(),
+        model: &reply.model,
+        system_fingerprint: FINGERPRINT,
+        choices,
+        usage: usage.into(),
+    };
+    Ok((Json(completion).into_response(), headers))
+}
+
+async fn read(api: &Api, mut feed: Feed, reply: &Reply, index: u32) -> Result<(Choice, Usage), ApiError> {
+    let mut decoder = Decoder::new(api.prompts.table(), reply);
+    let (mut content, mut logprobs) = (String::new(), Vec::new());
+    let finish_reason = loop {
+        let step = decoder.push(&feed.next().await?);
+        content.push_str(&step.text);
+        logprobs.extend(step.logprobs.into_iter().flat_map(|logprobs| logprobs.content));
+        if let Some(finish) = step.finish {
+            break finish;
+        }
+    };
+    let message = AnswerMessage { role: ASSISTANT, content };
+    let logprobs = reply.logprobs.then_some(Logprobs { content: logprobs });
+    Ok((Choice { index, message, logprobs, finish_reason }, feed.usage()))
+}
+
+/// An id for an answer.
+pub(super) fn new_id() -> String {
+    format!("chatcmpl-{}", head::random_id())
+}
+
+/// Now, as the API counts.
+pub(super) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
+}
+
+impl From<Usage> for UsageBody {
+    fn from(usage: Usage) -> Self {
+        Self {
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.generated_tokens,
+            total_tokens: usage.prompt_tokens + usage.generated_tokens,
+            prompt_tokens_details: PromptTokensDetails {
+                cached_tokens: usage.cached_tokens,
+                image_tokens: usage.image_tokens,
+            },
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! OpenAI's routes: `/v1/chat/completions` and `/v1/models`.
+
+mod chat;
+mod conversation;
+mod decode;
+mod stream;
+mod types;
+mod validate;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+
+use self::types::{ChatBody, ModelBody, ModelList};
+use self::validate::Chat;
+use super::Api;
+use super::error::{ApiError, ErrorKind};
+use super::extract::ApiJson;
+use super::timing::Stopwatch;
+
+/// `POST /v1/chat/completions`.
+pub(super) async fn chat(
+    State(api): State<Arc<Api>>,
+    ApiJson(body): ApiJson<ChatBody>,
+) -> Result<Response, ApiError> {
+    let stopwatch = Stopwatch::start();
+    let chat = Chat::validate(body, &api)?;
+    let running = api.start(chat.request, stopwatch).await?;
+    if chat.stream {
+        return stream::respond(&api, running, chat.reply).await;
+    }
+    let (answer, headers) = chat::collect(&api, running, &chat.reply).await?;
+    Ok((headers, answer).into_response())
+}
+
+/// `GET /v1/models`.
+pub(super) async fn models(State(api): State<Arc<Api>>) -> Json<ModelList> {
+    Json(ModelList { object: "list", data: vec![served(&api)] })
+}
+
+/// `GET /v1/models/{id}`; a slash in the id may be raw or encoded.
+pub(super) async fn model(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+) -> Result<Json<ModelBody>, ApiError> {
+    if id == api.model.id {
+        return Ok(Json(served(&api)));
+    }
+    Err(ApiError::new(ErrorKind::NotFound, "no such model"))
+}
+
+fn served(api: &Api) -> ModelBody {
+    let id = api.model.id.clone();
+    ModelBody { owned_by: id.clone(), id, object: "model", created: 0 }
+}

@@ -1,0 +1,79 @@
+//! TGI's routes: `/`, `/generate`, `/generate_stream`, `/tokenize`.
+
+mod decode;
+mod generate;
+mod stream;
+mod tokenize;
+mod types;
+mod validate;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+
+use self::types::{GenerateBody, SimpleToken};
+use self::validate::{Call, Mode};
+use super::Api;
+use super::error::ApiError;
+use super::extract::ApiJson;
+use super::timing::Stopwatch;
+
+/// `POST /generate`: one object.
+pub(super) async fn generate(
+    State(api): State<Arc<Api>>,
+    ApiJson(body): ApiJson<GenerateBody>,
+) -> Result<Response, ApiError> {
+    let stopwatch = Stopwatch::start();
+    let call = Call::validate(body, &api, Mode::Whole)?;
+    let running = api.start(call.request, stopwatch).await?;
+    let (answer, headers) = generate::collect(&api, running, call.reply).await?;
+    Ok((headers, Json(answer)).into_response())
+}
+
+/// `POST /generate_stream`: events.
+pub(super) async fn generate_stream(
+    State(api): State<Arc<Api>>,
+    ApiJson(body): ApiJson<GenerateBody>,
+) -> Result<Response, ApiError> {
+    let stopwatch = Stopwatch::start();
+    let call = Call::validate(body, &api, Mode::Stream)?;
+    let running = api.start(call.request, stopwatch).await?;
+    stream::respond(&api, running, call.reply).await
+}
+
+/// `POST /`: a list of one object, or events. What most clients use.
+pub(super) async fn compat(
+    State(api): State<Arc<Api>>,
+    ApiJson(mut body): ApiJson<GenerateBody>,
+) -> Result<Response, ApiError> {
+    let stopwatch = Stopwatch::start();
+    let mode = if body.stream == Some(true) { Mode::Stream } else { Mode::Whole };
+    repeat_prompt_like_the_hub(&mut body, &api);
+    let call = Call::validate(body, &api, mode)?;
+    let running = api.start(call.request, stopwatch).await?;
+    if mode == Mode::Stream {
+        return stream::respond(&api, running, call.reply).await;
+    }
+    let (answer, headers) = generate::collect(&api, running, call.reply).await?;
+    Ok((headers, Json([answer])).into_response())
+}
+
+/// `POST /tokenize`.
+pub(super) async fn tokenize(
+    State(api): State<Arc<Api>>,
+    ApiJson(body): ApiJson<GenerateBody>,
+) -> Result<Json<Vec<SimpleToken>>, ApiError> {
+    tokenize::tokenize(&api, &body.inputs).await.map(Json)
+}
+
+/// On `/` a text model repeats its prompt unless told not to; a model that looks at pictures does not.
+fn repeat_prompt_like_the_hub(body: &mut GenerateBody, api: &Api) {
+    let repeats = match api.model.pipeline_tag.as_deref() {
+        Some(tag) => tag == "text-generation",
+        None => api.images.is_none(),
+    };
+    let parameters = body.parameters.get_or_insert_with(validate::sampling_on);
+    parameters.return_full_text.get_or_insert(repeats);
+}

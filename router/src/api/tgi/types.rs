@@ -1,0 +1,134 @@
+//! The JSON of TGI's routes. Unknown fields are ignored and `null` is the same as absent, at every level.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use text_generation_scheduler::TokenId;
+
+/// Body of `/generate`, `/generate_stream` and, with `stream`, of `/`.
+#[derive(Debug, Deserialize)]
+pub(in crate::api) struct GenerateBody {
+    pub(super) inputs: String,
+    pub(super) parameters: Option<Parameters>,
+    /// Only `/` looks at it.
+    pub(super) stream: Option<bool>,
+}
+
+/// How to generate. Absent altogether means sampling; present means greedy unless it says otherwise.
+#[derive(Debug, Default, Deserialize)]
+pub(in crate::api) struct Parameters {
+    pub(super) best_of: Option<u32>,
+    pub(super) temperature: Option<f32>,
+    pub(super) repetition_penalty: Option<f32>,
+    pub(super) frequency_penalty: Option<f32>,
+    pub(super) top_k: Option<i64>,
+    pub(super) top_p: Option<f32>,
+    pub(super) typical_p: Option<f32>,
+    pub(super) do_sample: Option<bool>,
+    pub(super) max_new_tokens: Option<u32>,
+    pub(super) return_full_text: Option<bool>,
+    pub(super) stop: Option<Vec<String>>,
+    pub(super) truncate: Option<u32>,
+    pub(super) watermark: Option<bool>,
+    pub(super) details: Option<bool>,
+    pub(super) decoder_input_details: Option<bool>,
+    pub(super) seed: Option<u64>,
+    pub(super) top_n_tokens: Option<u32>,
+    pub(super) grammar: Option<Value>,
+    pub(super) adapter_id: Option<String>,
+}
+
+/// A complete answer.
+#[derive(Debug, Serialize)]
+pub(super) struct GenerateResponse {
+    pub(super) generated_text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) details: Option<Details>,
+}
+
+/// How a complete answer came about.
+#[derive(Debug, Serialize)]
+pub(super) struct Details {
+    pub(super) finish_reason: FinishReason,
+    pub(super) generated_tokens: u32,
+    /// `null` when nothing was drawn.
+    pub(super) seed: Option<u64>,
+    /// Always empty, as without `--enable-prefill-logprobs`.
+    pub(super) prefill: Vec<Value>,
+    pub(super) tokens: Vec<Token>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) best_of_sequences: Option<Vec<BestOfSequence>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) top_tokens: Vec<Vec<Token>>,
+}
+
+/// A sequence that was not the best.
+#[derive(Debug, Serialize)]
+pub(super) struct BestOfSequence {
+    pub(super) generated_text: String,
+    pub(super) finish_reason: FinishReason,
+    pub(super) generated_tokens: u32,
+    pub(super) seed: Option<u64>,
+    pub(super) prefill: Vec<Value>,
+    pub(super) tokens: Vec<Token>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) top_tokens: Vec<Vec<Token>>,
+}
+
+/// Why generation ended.
+#[derive(Copy, Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum FinishReason {
+    Length,
+    EosToken,
+    StopSequence,
+}
+
+/// A generated token, or one that might have been.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Token {
+    pub(super) id: TokenId,
+    pub(super) text: String,
+    pub(super) logprob: f32,
+    pub(super) special: bool,
+}
+
+/// An event of a stream. `generated_text` and `details` are there in every event.
+#[derive(Debug, Serialize)]
+pub(super) struct StreamResponse {
+    /// Counts from 1.
+    pub(super) index: u32,
+    pub(super) token: Token,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) top_tokens: Vec<Token>,
+    /// Only in the last event.
+    pub(super) generated_text: Option<String>,
+    /// Only in the last event, and only if asked for.
+    pub(super) details: Option<StreamDetails>,
+}
+
+/// How a streamed answer came about.
+#[derive(Debug, Serialize)]
+pub(super) struct StreamDetails {
+    pub(super) finish_reason: FinishReason,
+    pub(super) generated_tokens: u32,
+    pub(super) seed: Option<u64>,
+    pub(super) input_length: u32,
+}
+
+/// A token of `/tokenize`.
+#[derive(Debug, Serialize)]
+pub(in crate::api) struct SimpleToken {
+    pub(super) id: TokenId,
+    pub(super) text: String,
+    pub(super) start: usize,
+    pub(super) stop: usize,
+    pub(super) r#type: SpanType,
+}
+
+/// What a token of `/tokenize` stands for.
+#[derive(Copy, Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SpanType {
+    Text,
+    Image,
+}

@@ -1,0 +1,229 @@
+//! Model families: what an image of a given size becomes for a given model.
+//!
+//! Arithmetic on sizes only. Nothing here sees a pixel, a file or a request; every constant comes from the
+//! checkpoint's own `config.json` and processor settings. The truth each family is measured against is the model's
+//! Hugging Face processor with its Pillow backend. A new family is one file here, its module line and its row in
+//! [`FAMILIES`].
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use text_generation_scheduler::{Positions, TokenId};
+
+mod clip;
+mod fast_vlm;
+mod llava;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use settings::InvalidSetting;
+
+/// Width and height in pixels.
+#[derive(Copy, Clone, Debug, Eq, PartialEq, Hash)]
+pub struct ImageSize {
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+impl ImageSize {
+    /// A size of `width` columns and `height` rows.
+    pub const fn new(width: u32, height: u32) -> Self {
+        Self { width, height }
+    }
+
+    /// Width times height, without overflow.
+    pub const fn pixels(self) -> u64 {
+        self.width as u64 * self.height as u64
+    }
+}
+
+/// A rectangle of pixels; `x` and `y` name its upper left corner.
+#[derive(Copy, Clone, Debug, Eq, PartialEq, Hash)]
+pub struct Rect {
+    /// First column.
+    pub x: u32,
+    /// First row.
+    pub y: u32,
+    /// Columns and rows.
+    pub size: ImageSize,
+}
+
+impl Rect {
+    /// The whole of an image of this size.
+    pub const fn whole(size: ImageSize) -> Self {
+        Self { x: 0, y: 0, size }
+    }
+
+    /// Whether this rectangle has area and lies inside an image of `size`.
+    pub fn fits(self, size: ImageSize) -> bool {
+        let inside = |start: u32, length: u32, limit: u32| length > 0 && length <= limit && start <= limit - length;
+        inside(self.x, self.size.width, size.width) && inside(self.y, self.size.height, size.height)
+    }
+}
+
+/// Pillow's resampling filters, as processors name them. `NEAREST` is left out: no family uses it for photographs.
+#[derive(Copy, Clone, Debug, Eq, PartialEq, Hash)]
+pub enum Filter {
+    /// `Image.BOX`
+    Box,
+    /// `Image.BILINEAR`
+    Bilinear,
+    /// `Image.HAMMING`
+    Hamming,
+    /// `Image.BICUBIC`
+    Bicubic,
+    /// `Image.LANCZOS`
+    Lanczos,
+}
+
+/// One image piece the vision encoder receives: cut `source`, resize it to `size`, keep `crop`.
+#[derive(Copy, Clone, Debug, Eq, PartialEq, Hash)]
+pub struct View {
+    /// What is cut from the (EXIF-oriented) original before resizing.
+    pub source: Rect,
+    /// The size `source` is resized to.
+    pub size: ImageSize,
+    /// What is kept of the resized piece; `None` keeps all of it.
+    pub crop: Option<Rect>,
+    /// How it is resized.
+    pub filter: Filter,
+}
+
+impl View {
+    /// The rectangle of the resized piece that is kept.
+    pub fn kept(&self) -> Rect {
+        self.crop.unwrap_or(Rect::whole(self.size))
+    }
+
+    /// The size of the pixels that leave this view.
+    pub fn output(&self) -> ImageSize {
+        self.kept().size
+    }
+}
+
+/// What an image becomes: its views, in encoder order, and the tokens that stand for it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ImageLayout {
+    /// Rectangles of the original and the sizes they are resized to, in encoder order.
+    pub views: Vec<View>,
+    /// What replaces the anchor: one image token per embedding, plus separators the chat template does not write.
+    pub tokens: Vec<TokenId>,
+}
+
+/// An image whose place in the expanded prompt is known.
+#[derive(Copy, Clone, Debug)]
+pub struct PlacedImage<'a> {
+    /// Index of the first token of [`ImageLayout::tokens`] in the prompt.
+    pub offset: u32,
+    /// Size of the (EXIF-oriented) original.
+    pub size: ImageSize,
+    /// What the image became.
+    pub layout: &'a ImageLayout,
+}
+
+/// A prompt after every anchor was replaced by its image's tokens.
+#[derive(Copy, Clone, Debug)]
+pub struct PlacedPrompt<'a> {
+    /// All token ids.
+    pub token_ids: &'a [TokenId],
+    /// Its images, in order.
+    pub images: &'a [PlacedImage<'a>],
+}
+
+/// This model cannot take an image of this size. The text is meant for the client.
+#[derive(Copy, Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ImageRejected {
+    /// No pixels at all.
+    #[error("an image needs at least one pixel, this one is {width}x{height}")]
+    Empty {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+    /// The resized side does not fit the arithmetic of the processor.
+    #[error("the aspect ratio of a {width}x{height} image is too extreme for this model")]
+    AspectRatio {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+}
+
+/// How one family of vision-language models sees images.
+pub trait VlmFamily: Send + Sync {
+    /// What the shard receives for an image of this size, and the tokens that stand for it.
+    fn layout(&self, image: ImageSize) -> Result<ImageLayout, ImageRejected>;
+
+    /// The id that is replaced by one embedding.
+    fn image_token(&self) -> TokenId;
+
+    /// The id that the chat template writes once per image.
+    fn anchor(&self) -> TokenId;
+
+    /// Whether a prefill chunk must not end inside an image, because its tokens attend to each other both ways.
+    fn whole_images(&self) -> bool {
+        false
+    }
+
+    /// Position ids of the expanded prompt. Most families count from zero.
+    fn positions(&self, _prompt: &PlacedPrompt<'_>) -> Positions {
+        Positions::Sequential
+    }
+}
+
+type Build = fn(&Value, &Value) -> Result<Arc<dyn VlmFamily>, InvalidSetting>;
+
+/// Families that take images, by the exact `model_type` of `config.json`.
+const FAMILIES: &[(&str, Build)] = &[("fast_vlm", fast_vlm::build), ("llava", llava::build)];
+
+/// Model types that are served without images.
+const TEXT_ONLY: &[&str] = &["llama", "mistral", "qwen2", "qwen3"];
+
+/// Why no family can be built for a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum UnsupportedModel {
+    /// `config.json` names no known `model_type`.
+    #[error("model_type {model_type:?} is not supported; supported are: {known}")]
+    UnknownType {
+        /// What the checkpoint says, or `""` when it says nothing.
+        model_type: String,
+        /// What could have been said.
+        known: String,
+    },
+    /// A setting of the checkpoint is missing, has the wrong type, or asks for what this server does not do.
+    #[error("{model_type}: {reason}")]
+    Setting {
+        /// The family that refused.
+        model_type: String,
+        /// Which setting and why.
+        reason: String,
+    },
+}
+
+impl UnsupportedModel {
+    fn unknown(model_type: &str) -> Self {
+        let mut known: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).chain(TEXT_ONLY.iter().copied()).collect();
+        known.sort_unstable();
+        Self::UnknownType { model_type: model_type.to_owned(), known: known.join(", ") }
+    }
+}
+
+/// The family of a checkpoint, or `None` for a model that takes no images.
+///
+/// `config` is the checkpoint's `config.json`, `processor` the processor settings as the prepared model holds them.
+pub fn build(config: &Value, processor: &Value) -> Result<Option<Arc<dyn VlmFamily>>, UnsupportedModel> {
+    let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    if TEXT_ONLY.contains(&model_type) {
+        return Ok(None);
+    }
+    let (_, build) =
+        FAMILIES.iter().find(|(name, _)| *name == model_type).ok_or_else(|| UnsupportedModel::unknown(model_type))?;
+    build(config, processor)
+        .map(Some)
+        .map_err(|invalid| UnsupportedModel::Setting { model_type: model_type.to_owned(), reason: invalid.to_string() })
+}

@@ -1,0 +1,75 @@
+//! Typed reads from a checkpoint's JSON settings. Every complaint names the key, so that an operator can find it.
+
+use serde_json::Value;
+
+use super::{Filter, ImageSize};
+
+/// A setting that is missing, malformed or not supported.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InvalidSetting {
+    #[error("setting `{key}` is missing or not {expected}")]
+    Malformed { key: String, expected: &'static str },
+    #[error("setting `{key}`: {reason}")]
+    Unsupported { key: &'static str, reason: String },
+}
+
+impl InvalidSetting {
+    fn malformed(key: &str, expected: &'static str) -> Self {
+        Self::Malformed { key: key.to_owned(), expected }
+    }
+
+    pub(super) fn unsupported(key: &'static str, reason: impl Into<String>) -> Self {
+        Self::Unsupported { key, reason: reason.into() }
+    }
+}
+
+pub(super) fn integer(settings: &Value, key: &str) -> Result<u32, InvalidSetting> {
+    settings
+        .get(key)
+        .and_then(Value::as_u64)
+        .and_then(|value| u32::try_from(value).ok())
+        .ok_or_else(|| InvalidSetting::malformed(key, "an unsigned integer"))
+}
+
+pub(super) fn positive(settings: &Value, key: &str) -> Result<u32, InvalidSetting> {
+    integer(settings, key)
+        .ok()
+        .filter(|value| *value > 0)
+        .ok_or_else(|| InvalidSetting::malformed(key, "a positive integer"))
+}
+
+pub(super) fn flag(settings: &Value, key: &str) -> Result<bool, InvalidSetting> {
+    settings.get(key).and_then(Value::as_bool).ok_or_else(|| InvalidSetting::malformed(key, "true or false"))
+}
+
+/// An integer with the value the processor's library gives it when it is left out.
+pub(super) fn integer_or(settings: &Value, key: &str, default: u32) -> Result<u32, InvalidSetting> {
+    if is_absent(settings, key) { Ok(default) } else { integer(settings, key) }
+}
+
+/// A flag that processors written before it existed leave out.
+pub(super) fn optional_flag(settings: &Value, key: &str) -> Result<bool, InvalidSetting> {
+    if is_absent(settings, key) { Ok(false) } else { flag(settings, key) }
+}
+
+pub(super) fn is_absent(settings: &Value, key: &str) -> bool {
+    settings.get(key).is_none_or(Value::is_null)
+}
+
+/// `{"height": …, "width": …}` under `key`.
+pub(super) fn size(settings: &Value, key: &str) -> Result<ImageSize, InvalidSetting> {
+    let sides = settings.get(key).ok_or_else(|| InvalidSetting::malformed(key, "a size"))?;
+    Ok(ImageSize::new(positive(sides, "width")?, positive(sides, "height")?))
+}
+
+/// Pillow's number of a filter under `resample`.
+pub(super) fn filter(processor: &Value) -> Result<Filter, InvalidSetting> {
+    match integer(processor, "resample")? {
+        1 => Ok(Filter::Lanczos),
+        2 => Ok(Filter::Bilinear),
+        3 => Ok(Filter::Bicubic),
+        4 => Ok(Filter::Box),
+        5 => Ok(Filter::Hamming),
+        other => Err(InvalidSetting::unsupported("resample", format!("filter {other} is not supported"))),
+    }
+}

@@ -1,0 +1,46 @@
+//! Content identity: two images with the same key are the same input to the same model.
+//!
+//! BLAKE3 at full width. Every field is of fixed length or preceded by its length, so no two inputs share a byte string.
+
+use blake3::Hasher;
+use text_generation_scheduler::ImageKey;
+
+use crate::families::{ImageLayout, ImageSize, Rect};
+
+use super::prepare::RgbView;
+use super::resize::PILLOW_RULE;
+
+/// Changes when the meaning of any hashed field does.
+const VIEWS_DOMAIN: &str = "text-generation-vlm image views 1";
+const SOURCE_DOMAIN: &str = "text-generation-vlm image source 1";
+
+/// Names the views of an image: model, original size, geometry, filter, resizing rule and every pixel.
+pub(super) fn image_key(model: &[u8; 32], image: ImageSize, layout: &ImageLayout, views: &[RgbView]) -> ImageKey {
+    let mut hasher = Hasher::new_derive_key(VIEWS_DOMAIN);
+    hasher.update(model).update(&[PILLOW_RULE]);
+    update_size(&mut hasher, image);
+    hasher.update(&(views.len() as u64).to_le_bytes());
+    for (view, rgb) in layout.views.iter().zip(views) {
+        update_rect(&mut hasher, view.source);
+        update_size(&mut hasher, view.size);
+        update_rect(&mut hasher, view.kept());
+        hasher.update(&[view.filter as u8]);
+        update_size(&mut hasher, rgb.size);
+        hasher.update(&rgb.pixels);
+    }
+    ImageKey(*hasher.finalize().as_bytes())
+}
+
+/// Names the encoded bytes of an image for a model: what the cache of prepared images is looked up by.
+pub(super) fn source_key(model: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
+    *Hasher::new_derive_key(SOURCE_DOMAIN).update(model).update(bytes).finalize().as_bytes()
+}
+
+fn update_size(hasher: &mut Hasher, size: ImageSize) {
+    hasher.update(&size.width.to_le_bytes()).update(&size.height.to_le_bytes());
+}
+
+fn update_rect(hasher: &mut Hasher, rect: Rect) {
+    hasher.update(&rect.x.to_le_bytes()).update(&rect.y.to_le_bytes());
+    update_size(hasher, rect.size);
+}

@@ -1,0 +1,104 @@
+//! One image, start to end, on the calling thread: header, limits, decode, layout, views, key. Blocking work that the
+//! loader runs on its pool and a benchmark runs directly.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use text_generation_scheduler::ImageKey;
+
+use crate::families::{ImageLayout, ImageSize, Rect, View, VlmFamily};
+
+use super::decode::{self, Header, Raster};
+use super::error::ImageFault;
+use super::identity;
+use super::limits::ImageLimits;
+use super::resize::{self, Rows};
+
+/// The model that images are prepared for.
+#[derive(Clone)]
+pub struct ImageModel {
+    /// What an image becomes.
+    pub family: Arc<dyn VlmFamily>,
+    /// Names checkpoint, revision and processor settings; part of every image's key.
+    pub identity: [u8; 32],
+}
+
+/// Packed RGB8 pixels of one view.
+#[derive(Clone, Eq, PartialEq)]
+pub struct RgbView {
+    /// Columns and rows.
+    pub size: ImageSize,
+    /// `width * height * 3` bytes.
+    pub pixels: Bytes,
+}
+
+/// How long each stage took; zero for a stage that a cache made unnecessary.
+#[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
+pub struct ImageTimings {
+    /// From the request to the last byte, waiting for a place included. Zero for inline images.
+    pub fetch: Duration,
+    /// Encoded bytes to upright RGB8.
+    pub decode: Duration,
+    /// RGB8 to views, hashing included.
+    pub resize: Duration,
+}
+
+/// An image as the shard will see it. Cheap to clone.
+#[derive(Clone)]
+pub struct PreparedImage {
+    /// Names exactly these views of exactly this model.
+    pub key: ImageKey,
+    /// Size of the upright original.
+    pub size: ImageSize,
+    /// Views and tokens.
+    pub layout: Arc<ImageLayout>,
+    /// The pixels of the views, in the layout's order.
+    pub views: Arc<Vec<RgbView>>,
+    /// `fetch` is zero.
+    pub timings: ImageTimings,
+}
+
+/// Everything between the bytes of a file and the views of a model.
+pub fn prepare_bytes(bytes: &[u8], model: &ImageModel, limits: &ImageLimits) -> Result<PreparedImage, ImageFault> {
+    let header = decode::read_header(bytes, limits)?;
+    prepare(bytes, header, model, limits)
+}
+
+/// The same, for a header that was read and judged before.
+pub(super) fn prepare(
+    bytes: &[u8],
+    header: Header,
+    model: &ImageModel,
+    limits: &ImageLimits,
+) -> Result<PreparedImage, ImageFault> {
+    let started = Instant::now();
+    let raster = decode::decode(bytes, header)?;
+    let decoded = Instant::now();
+    let layout = model.family.layout(raster.size)?;
+    check_layout(&layout, raster.size, limits)?;
+    let views: Vec<RgbView> = layout.views.iter().map(|view| render(&raster, view)).collect();
+    let key = identity::image_key(&model.identity, raster.size, &layout, &views);
+    let timings = ImageTimings { decode: decoded - started, resize: decoded.elapsed(), ..ImageTimings::default() };
+    Ok(PreparedImage { key, size: raster.size, layout: Arc::new(layout), views: Arc::new(views), timings })
+}
+
+/// A family is arithmetic from a checkpoint's settings; its result is checked before it indexes pixels.
+fn check_layout(layout: &ImageLayout, image: ImageSize, limits: &ImageLimits) -> Result<(), ImageFault> {
+    let fits = |view: &View| view.source.fits(image) && view.kept().fits(view.size);
+    let pixels = layout.views.iter().fold(0_u64, |sum, view| sum.saturating_add(view.output().pixels()));
+    if layout.views.is_empty() || !layout.views.iter().all(fits) || pixels > limits.max_pixels {
+        return Err(ImageFault::Internal);
+    }
+    Ok(())
+}
+
+fn render(raster: &Raster, view: &View) -> RgbView {
+    let rows = Rows::packed(&raster.pixels, raster.size);
+    let source = if view.source == Rect::whole(raster.size) { rows } else { rows.cut(view.source) };
+    let pixels = resize::resize(source, view.size, view.kept(), view.filter);
+    RgbView { size: view.output(), pixels: pixels.into() }
+}
+
+#[cfg(test)]
+mod tests;

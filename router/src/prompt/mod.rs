@@ -1,0 +1,186 @@
+//! From a conversation, or from `inputs` with images between, to token ids with every image in its place.
+//!
+//! `template` renders, `marks` finds user text in what was rendered, `encode` tokenises it so that user text never
+//! becomes a control token, `expand` puts image tokens where the anchors are. Nothing here loads an image, knows a
+//! route's JSON, or decides how many tokens are too many.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+mod assemble;
+mod context;
+mod conversation;
+mod encode;
+mod error;
+mod expand;
+mod finished;
+mod markdown;
+mod marks;
+mod pool;
+mod probe;
+mod python;
+mod render;
+mod template;
+#[cfg(test)]
+mod tests;
+
+pub use conversation::{Content, Conversation, Message, Part, Role, Segment};
+pub use encode::InvalidTokenizer;
+pub use error::PromptError;
+pub use finished::{Prompt, SpanKind, TokenSpan, Tokenized};
+pub use template::{InvalidTemplate, TemplateLimits};
+
+use crate::detokenize::{InvalidDecoder, TokenTable};
+use crate::families::VlmFamily;
+use crate::images::LoadedImage;
+use crate::prepared::{PreparedModel, RawPrompt};
+use assemble::Built;
+use encode::Encoder;
+use render::Renderer;
+
+/// Bounds on the work for one prompt.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub struct PromptLimits {
+    /// Longest text of a request, in bytes, all its pieces together.
+    pub max_text_bytes: usize,
+    /// Texts up to this many bytes are tokenised where they are; longer ones on the blocking pool.
+    pub inline_bytes: usize,
+    /// Longer texts that are tokenised at the same time; others wait.
+    pub max_parallel: usize,
+    /// Bounds on a rendering of the chat template.
+    pub template: TemplateLimits,
+}
+
+impl Default for PromptLimits {
+    fn default() -> Self {
+        Self { max_text_bytes: 4 << 20, inline_bytes: 2 << 10, max_parallel: 2, template: TemplateLimits::default() }
+    }
+}
+
+/// A prepared model whose prompts cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidModel {
+    /// Its tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] InvalidTokenizer),
+    /// Its chat template.
+    #[error(transparent)]
+    Template(#[from] InvalidTemplate),
+    /// Its tokenizer's decoder.
+    #[error(transparent)]
+    Decoder(#[from] InvalidDecoder),
+}
+
+/// Builds prompts for one model. Cheap to clone.
+#[derive(Clone)]
+pub struct PromptBuilder {
+    inner: Arc<Inner>,
+    pool: Arc<Semaphore>,
+}
+
+struct Inner {
+    encoder: Encoder,
+    renderer: Option<Renderer>,
+    family: Option<Arc<dyn VlmFamily>>,
+    /// What stands for an image in `inputs`.
+    image_text: String,
+    raw_prompt: RawPrompt,
+    bos: Option<String>,
+    table: Arc<TokenTable>,
+    limits: PromptLimits,
+}
+
+impl PromptBuilder {
+    /// With default limits.
+    pub fn new(model: &PreparedModel, family: Option<Arc<dyn VlmFamily>>) -> Result<Self, InvalidModel> {
+        Self::with_limits(model, family, PromptLimits::default())
+    }
+
+    /// Compiles the chat template, loads the tokenizer and finds out what the template takes.
+    pub fn with_limits(
+        model: &PreparedModel,
+        family: Option<Arc<dyn VlmFamily>>,
+        limits: PromptLimits,
+    ) -> Result<Self, InvalidModel> {
+        let mut encoder = Encoder::new(&model.tokenizer, &model.control_tokens, &model.media_tokens)?;
+        let anchor = family.as_ref().map(|family| encoder.forbid_media(family.anchor())).transpose()?;
+        family.as_ref().map(|family| encoder.forbid_media(family.image_token())).transpose()?;
+        let renderer = Renderer::new(model, anchor.as_deref(), limits.template)?;
+        let image_text = renderer.as_ref().and_then(Renderer::image_text).or(anchor).unwrap_or_default();
+        let inner = Inner {
+            encoder,
+            renderer,
+            family,
+            image_text,
+            raw_prompt: model.raw_prompt,
+            bos: model.special_token("bos_token"),
+            table: Arc::new(TokenTable::new(&model.tokenizer)?),
+            limits,
+        };
+        Ok(Self { inner: Arc::new(inner), pool: Arc::new(Semaphore::new(limits.max_parallel.max(1))) })
+    }
+
+    /// The prompt of a chat. Images go to the image parts in order.
+    ///
+    /// Errors: `Template` without a chat template or when it refuses; `TextTooLong`, `NoImages`, `ImageCount`,
+    /// `ControlTokens`, `NothingToContinue`.
+    pub async fn chat(&self, conversation: Conversation, images: Vec<LoadedImage>) -> Result<Prompt, PromptError> {
+        let bytes = conversation.text_bytes();
+        self.run(bytes, move |inner| inner.chat(&conversation, images, false).map(|built| built.prompt)).await
+    }
+
+    /// The tokens of a chat and the text they were made of.
+    pub async fn tokenize_chat(
+        &self,
+        conversation: Conversation,
+        images: Vec<LoadedImage>,
+    ) -> Result<Tokenized, PromptError> {
+        let bytes = conversation.text_bytes();
+        self.run(bytes, move |inner| inner.chat(&conversation, images, true).map(Built::tokenized)).await
+    }
+
+    /// The prompt of `inputs` on text-generation routes, with the tokenizer's own special tokens around it.
+    ///
+    /// Special tokens in the text keep their meaning, because clients write chat markup by hand; only tokens that
+    /// stand for media become plain text. A model that was trained on chats alone (`raw_prompt: chat`) gets text
+    /// without such markup as one user turn. `truncate` keeps the last tokens, counted with images in place.
+    ///
+    /// Errors: as [`Self::chat`], and `TruncatedImage`.
+    pub async fn raw(
+        &self,
+        segments: Vec<Segment>,
+        images: Vec<LoadedImage>,
+        truncate: Option<u32>,
+    ) -> Result<Prompt, PromptError> {
+        let bytes = segments.iter().map(Segment::text_bytes).sum();
+        self.run(bytes, move |inner| inner.raw(segments, images, truncate)).await
+    }
+
+    /// The tokens of `inputs`, never as a user turn: offsets are those of the text the client sent, with
+    /// [`Tokenized::text`] showing what stands for images.
+    pub async fn tokenize(&self, segments: Vec<Segment>, images: Vec<LoadedImage>) -> Result<Tokenized, PromptError> {
+        let bytes = segments.iter().map(Segment::text_bytes).sum();
+        self.run(bytes, move |inner| inner.raw_text(&segments, images, true).map(Built::tokenized)).await
+    }
+
+    /// Splits `inputs` at its `![alt](url)` images; URLs are in the order of the image segments.
+    pub fn segments(inputs: &str) -> (Vec<Segment>, Vec<String>) {
+        markdown::segments(inputs)
+    }
+
+    /// Whether [`Self::chat`] has a template to work with.
+    pub fn has_chat_template(&self) -> bool {
+        self.inner.renderer.is_some()
+    }
+
+    /// Whether the model takes images.
+    pub fn takes_images(&self) -> bool {
+        self.inner.family.is_some()
+    }
+
+    /// From token ids back to text.
+    pub fn table(&self) -> Arc<TokenTable> {
+        Arc::clone(&self.inner.table)
+    }
+}

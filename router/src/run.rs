@@ -1,0 +1,163 @@
+//! The life of a router: bind, load, serve, drain, stop.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+
+use crate::api::{self, App, ModelInfo};
+use crate::config::RouterConfig;
+use crate::engine::{self, Engine, RestartRequest};
+use crate::families::{self, VlmFamily};
+use crate::images::ImageLoader;
+use crate::prepared::PreparedModel;
+use crate::prompt::PromptBuilder;
+use crate::server;
+use crate::shard::ModelFacts;
+use crate::telemetry;
+
+/// How often a draining router looks whether its last request is done.
+const DRAIN_PAUSE: Duration = Duration::from_millis(20);
+
+/// Time that ended streams have to write their last event.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What whoever runs the router tells it and hears from it.
+pub struct Control<S, N, R> {
+    /// Completes when the router is to drain and stop.
+    pub shutdown: S,
+    /// Completes when it is to stop at once, draining or not; streams still get a last word.
+    pub stop_now: N,
+    /// Called once, when requests are served.
+    pub ready: R,
+    /// Hears when the shards should be restarted.
+    pub restarts: mpsc::Sender<RestartRequest>,
+}
+
+/// What a ready router says about itself.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it serves.
+    pub model_id: String,
+    /// `cpu`, `cuda:0`, …
+    pub device: String,
+    /// Number type of the weights.
+    pub dtype: String,
+}
+
+/// Serves until told to stop. Waits for the shards first, as long as they may take to load.
+///
+/// # Errors
+/// The port is taken, the prepared file or a flag is bad, the shards do not come up, or lost shards stay lost.
+pub async fn run<S, N, R>(config: RouterConfig, control: Control<S, N, R>) -> anyhow::Result<()>
+where
+    S: Future<Output = ()>,
+    N: Future<Output = ()>,
+    R: FnOnce(Ready),
+{
+    let Control { shutdown, stop_now, ready, restarts } = control;
+    let (mut shutdown, mut stop_now) = (std::pin::pin!(shutdown), std::pin::pin!(stop_now));
+    let address = config.address();
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let started = tokio::select! {
+        started = start(&config, restarts) => started?,
+        () = &mut shutdown => return Ok(()),
+        () = &mut stop_now => return Ok(()),
+    };
+    let Started { app, engine, facts, mut step_loop } = started;
+    let said = Ready {
+        address: listener.local_addr()?,
+        model_id: app.model.id.clone(),
+        device: facts.device.clone(),
+        dtype: facts.dtype.clone(),
+    };
+    tokio::spawn(telemetry::upkeep(app.metrics.clone()));
+    let (close, closed) = oneshot::channel::<()>();
+    let serving = server::serve(listener, api::router(app), server::HttpLimits::default(), async move {
+        let _ = closed.await;
+    });
+    let serving = tokio::spawn(serving);
+    ready(said);
+    let lost = tokio::select! {
+        () = shutdown => false,
+        () = &mut stop_now => false,
+        _ = &mut step_loop => true,
+    };
+    tokio::select! {
+        () = drain(&engine, config.args.process.drain_limit()) => {}
+        () = stop_now => {}
+    }
+    engine.stop();
+    let _ = close.send(());
+    let _ = tokio::time::timeout(LAST_WORDS, serving).await;
+    anyhow::ensure!(!lost, "the model shards were lost and did not come back");
+    Ok(())
+}
+
+/// Refuses new requests and waits for the running ones.
+async fn drain(engine: &Engine, limit: Duration) {
+    engine.drain();
+    let deadline = Instant::now() + limit;
+    while engine.num_requests() > 0 && Instant::now() < deadline {
+        sleep(DRAIN_PAUSE).await;
+    }
+}
+
+struct Started {
+    app: App,
+    engine: Engine,
+    facts: ModelFacts,
+    step_loop: tokio::task::JoinHandle<()>,
+}
+
+async fn start(config: &RouterConfig, restarts: mpsc::Sender<RestartRequest>) -> anyhow::Result<Started> {
+    let model = PreparedModel::read(&config.prepared)?;
+    let metrics = telemetry::init_metrics(config.metrics())?;
+    let family = families::build(&model.config, &model.processor)?;
+    let prompts = Arc::new(PromptBuilder::new(&model, family.clone())?);
+    let images = family.clone().map(|family| image_loader(config, &model, family)).transpose()?;
+    let engine_config = config.engine(&model, family.as_deref());
+    let (engine, facts, step_loop) = engine::start(engine_config, restarts).await?;
+    anyhow::ensure!(
+        facts.model_type == model.model_type,
+        "the shards hold a {} model, the prepared file is of a {} model",
+        facts.model_type,
+        model.model_type
+    );
+    let app = App {
+        generator: Arc::new(engine.clone()),
+        prompts,
+        images,
+        model: model_info(config, &model, &facts),
+        limits: config.requests(),
+        options: config.api()?,
+        metrics,
+    };
+    Ok(Started { app, engine, facts, step_loop })
+}
+
+fn image_loader(
+    config: &RouterConfig,
+    model: &PreparedModel,
+    family: Arc<dyn VlmFamily>,
+) -> anyhow::Result<Arc<ImageLoader>> {
+    let identity = *blake3::hash(model.identity.as_bytes()).as_bytes();
+    Ok(Arc::new(ImageLoader::new(family, identity, config.images(), config.fetch()?)?))
+}
+
+fn model_info(config: &RouterConfig, model: &PreparedModel, facts: &ModelFacts) -> ModelInfo {
+    ModelInfo {
+        id: config.model_id.clone().unwrap_or_else(|| model.model_id.clone()),
+        revision: model.revision.clone(),
+        dtype: Some(facts.dtype.clone()),
+        device: Some(facts.device.clone()),
+        pipeline_tag: facts.takes_images.then(|| "image-text-to-text".to_owned()),
+    }
+}

@@ -1,0 +1,184 @@
+//! How far a sequence can be computed in this step: the blocks and the images in its way.
+
+use std::ops::Range;
+
+use crate::draft::Draft;
+use crate::images::ImageState;
+use crate::scheduler::Scheduler;
+use crate::sequence::Phase;
+use crate::sequences::Slot;
+use crate::types::ImageKey;
+
+/// Why a chunk ends where it does.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Cut {
+    /// The prompt, the step's tokens or the blocks end there.
+    None,
+    /// An image follows that does not fit into this step.
+    Room,
+    /// An image follows whose pixels are not there.
+    Pixels(ImageKey),
+}
+
+impl Scheduler {
+    // --- Images ---------------------------------------------------------------------------------------------
+
+    /// How far a chunk over `tokens` gets before an image stops it. Images it reaches are encoded by this plan
+    /// if they have to be; a reached image always has a token in the chunk.
+    pub(crate) fn reach_images(&mut self, slot: Slot, tokens: Range<u32>, draft: &mut Draft) -> (u32, Cut) {
+        let whole_images = self.sequences[slot].whole_images;
+        for index in self.sequences[slot].placeholder_after(tokens.start).. {
+            let Some(placeholder) = self.sequences[slot].placeholders.get(index) else { break };
+            let (offset, end, key) = (placeholder.offset, placeholder.end(), placeholder.image);
+            if offset >= tokens.end {
+                break;
+            }
+            let is_cut_apart = whole_images && end > tokens.end;
+            let cut = if is_cut_apart { Cut::Room } else { self.reach_image(slot, key, draft) };
+            if cut != Cut::None {
+                return (offset.max(tokens.start), cut);
+            }
+        }
+        (tokens.end, Cut::None)
+    }
+
+    fn reach_image(&mut self, slot: Slot, key: ImageKey, draft: &mut Draft) -> Cut {
+        match self.images.state(key) {
+            Some(ImageState::Resident) => {
+                self.images.touch(key);
+                self.count_hit(slot, key, 1);
+                Cut::None
+            }
+            Some(ImageState::Ready { .. }) if self.encode(key, draft) => {
+                self.count_hit(slot, key, 0);
+                Cut::None
+            }
+            Some(ImageState::Ready { .. }) => Cut::Room,
+            _ => Cut::Pixels(key),
+        }
+    }
+
+    fn encode(&mut self, key: ImageKey, draft: &mut Draft) -> bool {
+        let num_tokens = self.images.num_tokens(key).unwrap_or(0);
+        let in_step = draft.image_tokens.saturating_add(num_tokens);
+        if draft.image_tokens > 0 && in_step > self.config.max_step_image_tokens {
+            return false;
+        }
+        let Some(rank) = self.images.encode(key, draft.is_first_prompt()) else { return false };
+        draft.plan.encode_images.push((key, rank));
+        draft.image_tokens = in_step;
+        self.counters.image_misses += 1;
+        true
+    }
+
+    /// Counts the first time a sequence reaches an image, as `hits` hits.
+    fn count_hit(&mut self, slot: Slot, key: ImageKey, hits: u64) {
+        let mut images = self.sequences[slot].images.iter_mut();
+        if let Some(image) = images.find(|image| image.key == key && !image.reached) {
+            image.reached = true;
+            self.counters.image_hits += hits;
+        }
+    }
+
+    // --- Blocks ---------------------------------------------------------------------------------------------
+
+    pub(crate) fn blocks_of(&self, tokens: u32) -> usize {
+        tokens.div_ceil(self.config.block_size) as usize
+    }
+
+    /// How far up to `end` the sequence can be computed with blocks that are there. If they are short, younger
+    /// sequences are preempted, so that the rest is there when what they have in flight is committed.
+    pub(crate) fn reachable(&mut self, slot: Slot, end: u32, draft: &mut Draft) -> u32 {
+        let missing = self.blocks_of(end).saturating_sub(self.sequences[slot].table.len());
+        if missing > self.blocks.num_available() {
+            self.reclaim(slot, missing, draft);
+        }
+        let available = self.blocks.num_available();
+        draft.claimed_blocks += missing.saturating_sub(available);
+        let blocks = (self.sequences[slot].table.len() + available.min(missing)) as u64;
+        u64::from(end).min(blocks * u64::from(self.config.block_size)) as u32
+    }
+
+    fn reclaim(&mut self, slot: Slot, missing: usize, draft: &mut Draft) {
+        while self.blocks.num_available() + self.expected_blocks(draft) < missing + draft.claimed_blocks {
+            let Some(victim) = self.victim(slot) else { break };
+            self.preempt_for(victim, draft);
+        }
+    }
+
+    /// Whoever waits for pixels cannot use its blocks now; else the youngest goes, but none that is older.
+    fn victim(&self, slot: Slot) -> Option<Slot> {
+        let stalled = self.stalled_victim();
+        let youngest = [Phase::Decoding, Phase::Prefilling].map(|phase| self.sequences.youngest(phase));
+        let younger = youngest.into_iter().flatten().max().filter(|ticket| *ticket > self.sequences.ticket(slot));
+        stalled.or(younger.map(|(_, victim)| victim))
+    }
+
+    /// The oldest sequence of all keeps what it has: that is what makes it, and then the next, come to its end.
+    fn stalled_victim(&self) -> Option<Slot> {
+        let youngest = self.sequences.youngest(Phase::Stalled);
+        youngest.filter(|ticket| Some(*ticket) != self.sequences.oldest()).map(|(_, slot)| slot)
+    }
+
+    fn preempt_for(&mut self, victim: Slot, draft: &mut Draft) {
+        let expected = self.expected_blocks(draft);
+        self.preempt(victim);
+        if self.sequences[victim].phase == Phase::Draining {
+            draft.expected_blocks = Some(expected + self.sole_blocks(victim));
+        }
+    }
+
+    /// Blocks that are free once everything in flight is committed, apart from those that are free now.
+    fn expected_blocks(&self, draft: &mut Draft) -> usize {
+        let leaving = [Phase::Draining, Phase::Over, Phase::Exhausted];
+        *draft.expected_blocks.get_or_insert_with(|| {
+            leaving.iter().flat_map(|phase| self.sequences.snapshot(*phase)).map(|slot| self.sole_blocks(slot)).sum()
+        })
+    }
+
+    fn sole_blocks(&self, slot: Slot) -> usize {
+        self.sequences[slot].table.iter().filter(|block| self.blocks.has_one_user(**block)).count()
+    }
+
+    /// Blocks that prompts which have started will still take.
+    pub(crate) fn promised_blocks(&self) -> usize {
+        let missing = |slot: Slot| {
+            let sequence = &self.sequences[slot];
+            self.blocks_of(sequence.len()).saturating_sub(sequence.table.len())
+        };
+        self.sequences.snapshot(Phase::Prefilling).into_iter().map(missing).sum()
+    }
+
+    /// Whether a prompt may start: all of its blocks must be there beyond `reserve`, or it would soon be
+    /// preempted again. Those that wait for pixels give theirs up if that helps.
+    pub(crate) fn has_room(&mut self, slot: Slot, num_cached: usize, reserve: usize, draft: &mut Draft) -> bool {
+        let needed = reserve + self.start_cost(slot, num_cached);
+        if self.blocks.num_available() >= needed {
+            return true;
+        }
+        let oldest = self.sequences.oldest().map(|(_, slot)| slot);
+        let stalled = self.sequences.snapshot(Phase::Stalled).into_iter().filter(|slot| Some(*slot) != oldest);
+        let of_stalled: usize = stalled.map(|slot| self.sole_blocks(slot)).sum();
+        if self.blocks.num_available() + self.expected_blocks(draft) + of_stalled >= needed {
+            self.reclaim_stalled(needed, draft);
+        }
+        // Blocks found in the cache may have been the stalled one's: idle now, they count.
+        self.blocks.num_available() >= reserve + self.start_cost(slot, num_cached)
+    }
+
+    fn reclaim_stalled(&mut self, needed: usize, draft: &mut Draft) {
+        while self.blocks.num_available() + self.expected_blocks(draft) < needed {
+            let Some(victim) = self.stalled_victim() else { break };
+            self.preempt_for(victim, draft);
+        }
+    }
+
+    /// Blocks a start takes from those available: new ones, and cached ones that nobody uses.
+    fn start_cost(&mut self, slot: Slot, num_cached: usize) -> usize {
+        let block_size = self.config.block_size;
+        let sequence = &mut self.sequences[slot];
+        let new = sequence.len().div_ceil(block_size) as usize - num_cached;
+        let cached = sequence.hashes(num_cached, block_size).iter().filter_map(|hash| self.blocks.find(hash));
+        new + cached.filter(|block| self.blocks.is_idle(*block)).count()
+    }
+}

@@ -1,0 +1,286 @@
+//! One live sequence: its tokens, how far they are computed, its block table. Arithmetic over its own fields
+//! only; blocks, images and queues are changed by `scheduler` and `step`.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::blocks::BlockHash;
+use crate::hash::KeyMap;
+use crate::plan::{RowPositions, Span};
+use crate::types::{FinishReason, ImageKey, ImageSpec, NewSequence, Placeholder, Positions, SequenceId, TokenId};
+
+/// Order of `add`. The smaller, the older; never changes, also not by a preemption.
+pub(crate) type Arrival = u64;
+
+/// Where a sequence is. Decides which queue it is in; see the picture in `lib.rs`.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Phase {
+    /// Holds no blocks; starts when there is room.
+    Waiting,
+    /// Holds no blocks; pixels have not arrived.
+    Parked,
+    /// Holds blocks; pixels have not arrived.
+    Stalled,
+    /// Holds blocks; some of its known tokens are not computed.
+    Prefilling,
+    /// Holds blocks; computes the token it sampled last.
+    Decoding,
+    /// Holds blocks; all samples it may take are planned.
+    Exhausted,
+    /// Preempted; the blocks go when its last step is back.
+    Draining,
+    /// Ended, failed or aborted; goes when its last step is back.
+    Over,
+}
+
+impl Phase {
+    pub(crate) const COUNT: usize = Phase::Over as usize + 1;
+}
+
+/// An image of a sequence and the token after which it is no longer needed.
+#[derive(Clone, Debug)]
+pub(crate) struct ImageNeed {
+    pub(crate) key: ImageKey,
+    pub(crate) num_tokens: u32,
+    pub(crate) last_end: u32,
+    /// Whether it has been counted as a hit or a miss.
+    pub(crate) reached: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Sequence {
+    pub(crate) id: SequenceId,
+    pub(crate) arrival: Arrival,
+    pub(crate) phase: Phase,
+    /// Prompt and the generated tokens that are known.
+    pub(crate) tokens: Vec<TokenId>,
+    pub(crate) placeholders: Vec<Placeholder>,
+    pub(crate) whole_images: bool,
+    prompt_len: u32,
+    positions: Positions,
+    max_new_tokens: u32,
+    end_tokens: Arc<[TokenId]>,
+
+    /// Tokens whose KV the plans made so far write.
+    pub(crate) computed: u32,
+    /// Planned samples whose token is not known.
+    pub(crate) samples_in_flight: u32,
+    /// Uncommitted steps with a row of this sequence.
+    pub(crate) steps_in_flight: u32,
+
+    pub(crate) table: Vec<u32>,
+    /// Leading blocks of the table that are dealt with: found in the prefix cache or published.
+    pub(crate) num_published: usize,
+    hashes: Vec<BlockHash>,
+    root: BlockHash,
+
+    /// Ascending by `last_end`; those from `first_needed` on are needed.
+    pub(crate) images: Vec<ImageNeed>,
+    pub(crate) first_needed: usize,
+    /// The image `computed` is strictly inside of.
+    pub(crate) inside: Option<ImageKey>,
+    /// The image whose pixels it waits for.
+    pub(crate) waits_for: Option<ImageKey>,
+
+    /// The shard keeps state of it.
+    pub(crate) introduced: bool,
+    /// The shard reported it as failed: what its later rows write is of no use.
+    pub(crate) failed: bool,
+    /// Steps in which a younger prompt advanced although this one could not.
+    pub(crate) times_overtaken: u32,
+    /// Tokens found in the prefix cache when it started first.
+    pub(crate) cached_tokens: Option<u32>,
+}
+
+impl Sequence {
+    pub(crate) fn new(new: NewSequence, arrival: Arrival) -> Self {
+        let images = image_needs(&new);
+        Self {
+            id: new.id,
+            arrival,
+            phase: Phase::Waiting,
+            root: root_hash(&new),
+            first_needed: images.len(),
+            images,
+            prompt_len: new.prompt.len() as u32,
+            tokens: new.prompt,
+            placeholders: new.placeholders,
+            whole_images: new.whole_images,
+            positions: new.positions,
+            max_new_tokens: new.max_new_tokens,
+            end_tokens: new.end_tokens,
+            computed: 0,
+            samples_in_flight: 0,
+            steps_in_flight: 0,
+            table: Vec::new(),
+            num_published: 0,
+            hashes: Vec::new(),
+            inside: None,
+            waits_for: None,
+            introduced: false,
+            failed: false,
+            times_overtaken: 0,
+            cached_tokens: None,
+        }
+    }
+
+    /// Tokens known so far.
+    pub(crate) fn len(&self) -> u32 {
+        self.tokens.len() as u32
+    }
+
+    fn num_generated(&self) -> u32 {
+        self.len() - self.prompt_len
+    }
+
+    /// Whether the samples planned so far are all it may take.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.num_generated() + self.samples_in_flight >= self.max_new_tokens
+    }
+
+    /// Takes over a sampled token. The length is checked first: an end token in last place reports `Length`.
+    pub(crate) fn push_sampled(&mut self, token: TokenId) -> Option<FinishReason> {
+        self.tokens.push(token);
+        self.samples_in_flight -= 1;
+        if self.num_generated() >= self.max_new_tokens {
+            Some(FinishReason::Length)
+        } else if self.end_tokens.contains(&token) {
+            Some(FinishReason::EndOfSequence)
+        } else {
+            None
+        }
+    }
+
+    /// Forgets how far it is computed. Tokens and hashes stay true.
+    pub(crate) fn restart(&mut self) {
+        self.computed = 0;
+        self.num_published = 0;
+        self.inside = None;
+    }
+
+    /// Gives back the memory of a sequence that is gone.
+    pub(crate) fn clear(&mut self) {
+        self.tokens = Vec::new();
+        self.placeholders = Vec::new();
+        self.positions = Positions::Sequential;
+        self.hashes = Vec::new();
+        self.images = Vec::new();
+    }
+
+    /// Index of the first image still needed once the first `computed` tokens are.
+    pub(crate) fn first_needed_after(&self, computed: u32) -> usize {
+        self.images.partition_point(|image| image.last_end <= computed)
+    }
+
+    pub(crate) fn needs(&self, key: ImageKey) -> bool {
+        self.images.iter().skip(self.first_needed).any(|image| image.key == key)
+    }
+
+    /// Index of the first placeholder that ends behind `token`.
+    pub(crate) fn placeholder_after(&self, token: u32) -> usize {
+        self.placeholders.partition_point(|placeholder| placeholder.end() <= token)
+    }
+
+    /// The placeholder that `token` is in but not the first token of.
+    pub(crate) fn placeholder_around(&self, token: u32) -> Option<&Placeholder> {
+        self.placeholders.get(self.placeholder_after(token)).filter(|placeholder| placeholder.offset < token)
+    }
+
+    /// Placeholders cut to `tokens`, as spans of row `row`.
+    pub(crate) fn spans(&self, tokens: Range<u32>, row: u32) -> impl Iterator<Item = Span> + '_ {
+        let from = self.placeholder_after(tokens.start);
+        let inside = self.placeholders[from..].iter().take_while(move |placeholder| placeholder.offset < tokens.end);
+        inside.map(move |placeholder| {
+            let start = placeholder.offset.max(tokens.start);
+            Span {
+                row,
+                offset: start - tokens.start,
+                length: placeholder.end().min(tokens.end) - start,
+                image: placeholder.image,
+                image_offset: placeholder.image_offset + (start - placeholder.offset),
+            }
+        })
+    }
+
+    /// Positions of a row over `tokens`.
+    pub(crate) fn row_positions(&self, tokens: Range<u32>) -> RowPositions {
+        match &self.positions {
+            Positions::Sequential => RowPositions::Sequential,
+            Positions::Explicit { next, .. } if tokens.start >= self.prompt_len => {
+                RowPositions::CountFrom(next + (tokens.start - self.prompt_len) as i32)
+            }
+            Positions::Explicit { axes, next } => {
+                let axis_positions = |axis: &Vec<i32>| self.axis_positions(axis, *next, tokens.clone()).collect();
+                RowPositions::Explicit(axes.iter().map(axis_positions).collect())
+            }
+        }
+    }
+
+    fn axis_positions<'a>(&self, axis: &'a [i32], next: i32, tokens: Range<u32>) -> impl Iterator<Item = i32> + 'a {
+        let prompt_len = self.prompt_len;
+        tokens.map(move |token| match axis.get(token as usize) {
+            Some(position) => *position,
+            None => next + (token - prompt_len) as i32,
+        })
+    }
+
+    /// Hashes of the first `num_blocks` blocks, all of whose tokens must be known.
+    pub(crate) fn hashes(&mut self, num_blocks: usize, block_size: u32) -> &[BlockHash] {
+        while self.hashes.len() < num_blocks {
+            let start = self.hashes.len() as u32 * block_size;
+            let parent = *self.hashes.last().unwrap_or(&self.root);
+            self.hashes.push(self.block_hash(parent, start..start + block_size));
+        }
+        &self.hashes[..num_blocks]
+    }
+
+    /// Covers everything the KV of these tokens depends on. The whole run's length is part of it because with
+    /// `whole_images` its tokens also see those behind the block.
+    fn block_hash(&self, parent: BlockHash, tokens: Range<u32>) -> BlockHash {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&parent.0);
+        for token in &self.tokens[tokens.start as usize..tokens.end as usize] {
+            hasher.update(&token.to_le_bytes());
+        }
+        for (span, placeholder) in
+            self.spans(tokens.clone(), 0).zip(&self.placeholders[self.placeholder_after(tokens.start)..])
+        {
+            hasher.update(&span.image.0);
+            for number in [span.offset, span.length, span.image_offset, placeholder.image_offset, placeholder.length] {
+                hasher.update(&number.to_le_bytes());
+            }
+        }
+        if let Positions::Explicit { axes, next } = &self.positions {
+            for position in axes.iter().flat_map(|axis| self.axis_positions(axis, *next, tokens.clone())) {
+                hasher.update(&position.to_le_bytes());
+            }
+        }
+        BlockHash(*hasher.finalize().as_bytes())
+    }
+}
+
+/// What is the same for all blocks of a sequence. The number of axes and the image spans need no separator: with
+/// the number of axes fixed, the number of spans follows from a block's length in bytes.
+fn root_hash(new: &NewSequence) -> BlockHash {
+    let num_axes = match &new.positions {
+        Positions::Sequential => 0,
+        Positions::Explicit { axes, .. } => axes.len() as u64,
+    };
+    let mut hasher = blake3::Hasher::new();
+    for number in [new.cache_salt, u64::from(new.whole_images), num_axes] {
+        hasher.update(&number.to_le_bytes());
+    }
+    BlockHash(*hasher.finalize().as_bytes())
+}
+
+fn image_needs(new: &NewSequence) -> Vec<ImageNeed> {
+    let last_ends: KeyMap<ImageKey, u32> =
+        new.placeholders.iter().map(|placeholder| (placeholder.image, placeholder.end())).collect();
+    let need = |spec: &ImageSpec| {
+        let last_end = *last_ends.get(&spec.key)?;
+        Some(ImageNeed { key: spec.key, num_tokens: spec.num_tokens, last_end, reached: false })
+    };
+    let mut needs: Vec<_> = new.images.iter().filter_map(need).collect();
+    needs.sort_by_key(|need| need.last_end);
+    needs
+}

@@ -1,0 +1,252 @@
+//! A shard that trusts no plan: it holds KV, pixels and embeddings, checks that it holds whatever a plan names,
+//! and that the context it reads through a block table is the one the request has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use text_generation_scheduler::{
+    Config, ImageKey, NewSequence, Row, RowPositions, RowTokens, SequenceId, Span, StepPlan, StepResult, TokenId,
+};
+
+use super::model;
+use super::rng::Rng;
+
+pub(crate) type Requests = BTreeMap<SequenceId, Rc<NewSequence>>;
+
+struct Sequence {
+    request: Rc<NewSequence>,
+    table: Vec<u32>,
+    computed: u32,
+    tokens: Vec<TokenId>,
+    /// KV each token must have.
+    expected: Vec<u64>,
+    failed: bool,
+}
+
+/// How often things go wrong: one time in so many, 0 for never.
+#[derive(Copy, Clone, Default)]
+pub(crate) struct FailureOdds {
+    pub(crate) row: u32,
+    pub(crate) encoding: u32,
+}
+
+pub(crate) struct Shard {
+    config: Config,
+    image_tokens: BTreeMap<ImageKey, u32>,
+    kv: Vec<u64>,
+    sequences: BTreeMap<SequenceId, Sequence>,
+    pixels: BTreeMap<ImageKey, u32>,
+    embeddings: BTreeSet<ImageKey>,
+    /// Images whose encoding failed and that have not been forgotten.
+    broken: BTreeSet<ImageKey>,
+    next_step: u64,
+}
+
+impl Shard {
+    pub(crate) fn new(config: &Config, image_tokens: BTreeMap<ImageKey, u32>) -> Self {
+        Self {
+            kv: vec![0; (config.num_blocks * config.block_size) as usize],
+            config: config.clone(),
+            image_tokens,
+            sequences: BTreeMap::new(),
+            pixels: BTreeMap::new(),
+            embeddings: BTreeSet::new(),
+            broken: BTreeSet::new(),
+            next_step: 0,
+        }
+    }
+
+    pub(crate) fn put_image(&mut self, key: ImageKey, rank: u32) {
+        assert!(!self.embeddings.contains(&key), "{key:?} is uploaded although its embedding is resident");
+        assert!(!self.broken.contains(&key), "{key:?} is uploaded before it was forgotten");
+        assert!(self.pixels.insert(key, rank).is_none(), "{key:?} is uploaded twice");
+    }
+
+    pub(crate) fn pixel_tokens(&self) -> u32 {
+        self.pixels.keys().map(|key| self.image_tokens[key]).sum()
+    }
+
+    pub(crate) fn embedding_tokens(&self) -> u32 {
+        self.embeddings.iter().map(|key| self.image_tokens[key]).sum()
+    }
+
+    pub(crate) fn num_sequences(&self) -> usize {
+        self.sequences.len()
+    }
+
+    pub(crate) fn execute(
+        &mut self,
+        plan: &StepPlan,
+        requests: &Requests,
+        odds: FailureOdds,
+        rng: &mut Rng,
+    ) -> StepResult {
+        assert_eq!(plan.step, self.next_step);
+        self.next_step += 1;
+        self.forget(plan);
+        self.learn(plan, requests);
+        self.encode(plan, odds, rng);
+        self.check_budgets(plan);
+        let mut result = StepResult { step: plan.step, sampled: Vec::new(), failures: Vec::new() };
+        for (index, row) in plan.rows.iter().enumerate() {
+            let spans: Vec<&Span> = plan.spans.iter().filter(|span| span.row as usize == index).collect();
+            self.extend_table(row);
+            let failed = self.sequences[&row.sequence].failed || rng.one_in(odds.row);
+            if failed || spans.iter().any(|span| self.broken.contains(&span.image)) {
+                self.fail(row, &mut result);
+            } else {
+                self.compute(row, &spans, &mut result);
+            }
+        }
+        result
+    }
+
+    fn forget(&mut self, plan: &StepPlan) {
+        for id in &plan.forget_sequences {
+            assert!(self.sequences.remove(id).is_some(), "{id:?} is forgotten but not known");
+        }
+        for key in &plan.forget_images {
+            let held = [self.pixels.remove(key).is_some(), self.embeddings.remove(key), self.broken.remove(key)];
+            assert_eq!(held.iter().filter(|held| **held).count(), 1, "{key:?} is forgotten but held {held:?}");
+        }
+    }
+
+    fn learn(&mut self, plan: &StepPlan, requests: &Requests) {
+        for id in &plan.new_sequences {
+            let request = Rc::clone(&requests[id]);
+            let tokens = request.prompt.clone();
+            let new = Sequence { request, table: Vec::new(), computed: 0, tokens, expected: Vec::new(), failed: false };
+            assert!(self.sequences.insert(*id, new).is_none(), "{id:?} is new twice");
+        }
+    }
+
+    fn encode(&mut self, plan: &StepPlan, odds: FailureOdds, rng: &mut Rng) {
+        let mut encoded = 0;
+        for (key, rank) in &plan.encode_images {
+            assert_eq!(self.pixels.remove(key), Some(*rank), "pixels of {key:?} are not on rank {rank}");
+            assert!(plan.spans.iter().any(|span| span.image == *key), "{key:?} is encoded for nobody");
+            encoded += self.image_tokens[key];
+            if rng.one_in(odds.encoding) {
+                self.broken.insert(*key);
+            } else {
+                self.embeddings.insert(*key);
+            }
+        }
+        assert!(encoded <= self.config.max_step_image_tokens || plan.encode_images.len() == 1);
+        assert!(self.embedding_tokens() <= self.config.embedding_cache_tokens || self.embeddings.len() == 1);
+    }
+
+    fn check_budgets(&self, plan: &StepPlan) {
+        let num_tokens: u32 = plan.rows.iter().map(|row| row.num_tokens).sum();
+        assert!(num_tokens <= self.config.max_step_tokens, "{num_tokens} tokens in a step");
+        assert!(plan.rows.len() <= self.config.max_rows as usize, "{} rows in a step", plan.rows.len());
+        let distinct: BTreeSet<_> = plan.rows.iter().map(|row| row.sequence).collect();
+        assert_eq!(distinct.len(), plan.rows.len(), "a sequence has two rows");
+        assert!(plan.rows.is_sorted_by_key(|row| row.token_ids != RowTokens::Sampled), "prompts before decode rows");
+    }
+
+    fn extend_table(&mut self, row: &Row) {
+        let sequence = self.sequences.get_mut(&row.sequence).unwrap();
+        if row.reset_blocks {
+            sequence.table.clear();
+            sequence.computed = row.start;
+        }
+        sequence.table.extend(&row.new_blocks);
+        assert_eq!(row.start, sequence.computed, "{:?} goes on somewhere else", row.sequence);
+        assert!(row.num_tokens > 0);
+        sequence.computed += row.num_tokens;
+        assert_eq!(sequence.table.len() as u32, sequence.computed.div_ceil(self.config.block_size));
+        let distinct: BTreeSet<_> = sequence.table.iter().collect();
+        assert_eq!(distinct.len(), sequence.table.len(), "a block is twice in a table");
+    }
+
+    /// What a failed row writes is of no use to anybody.
+    fn fail(&mut self, row: &Row, result: &mut StepResult) {
+        let sequence = self.sequences.get_mut(&row.sequence).unwrap();
+        sequence.failed = true;
+        result.failures.push(row.sequence);
+        for index in row.start..row.start + row.num_tokens {
+            let slot = slot(&sequence.table, index, self.config.block_size);
+            self.kv[slot] = u64::MAX;
+        }
+    }
+
+    fn compute(&mut self, row: &Row, spans: &[&Span], result: &mut StepResult) {
+        let Self { kv, sequences, embeddings, config, .. } = self;
+        let sequence = sequences.get_mut(&row.sequence).unwrap();
+        check_row(row, sequence, spans);
+        let mut context = match row.start {
+            0 => model::before_first(&sequence.request),
+            start => kv[slot(&sequence.table, start - 1, config.block_size)],
+        };
+        for index in 0..row.num_tokens {
+            let content = content(row, sequence, spans, index, embeddings);
+            context = model::after(context, content, &positions(row, sequence, index));
+            kv[slot(&sequence.table, row.start + index, config.block_size)] = context;
+        }
+        check_context(sequence, kv, config.block_size);
+        if row.sample {
+            let token = model::sample(context);
+            sequence.tokens.push(token);
+            result.sampled.push((row.sequence, token));
+        }
+    }
+}
+
+fn slot(table: &[u32], index: u32, block_size: u32) -> usize {
+    (table[(index / block_size) as usize] * block_size + index % block_size) as usize
+}
+
+fn check_row(row: &Row, sequence: &Sequence, spans: &[&Span]) {
+    let end = row.start + row.num_tokens;
+    assert_eq!(row.sample, end == sequence.tokens.len() as u32, "a row samples after its last known token");
+    let of_request = sequence.request.placeholders.iter().filter(|run| run.offset < end && run.end() > row.start);
+    assert_eq!(spans.len(), of_request.clone().count(), "a span for each placeholder in the row");
+    if sequence.request.whole_images {
+        assert!(of_request.clone().all(|run| run.offset >= row.start && run.end() <= end), "an image is cut");
+    }
+}
+
+fn content(row: &Row, sequence: &Sequence, spans: &[&Span], index: u32, embeddings: &BTreeSet<ImageKey>) -> u64 {
+    let around = spans.iter().find(|span| span.offset <= index && index < span.offset + span.length);
+    if let Some(span) = around {
+        assert!(embeddings.contains(&span.image), "the embedding of {:?} is not there", span.image);
+        let run = model::Run { image: span.image.0, image_offset: span.image_offset, length: span.length };
+        return model::image_part(&run, index - span.offset, sequence.request.whole_images);
+    }
+    match &row.token_ids {
+        RowTokens::Ids(ids) => {
+            assert_eq!(ids.len() as u32, row.num_tokens);
+            model::text(ids[index as usize])
+        }
+        RowTokens::Sampled => {
+            assert_eq!(row.num_tokens, 1);
+            assert!(sequence.tokens.len() > sequence.request.prompt.len(), "nothing was sampled");
+            model::text(*sequence.tokens.last().unwrap())
+        }
+    }
+}
+
+fn positions(row: &Row, sequence: &Sequence, index: u32) -> Vec<i32> {
+    let num_axes = model::num_axes(&sequence.request);
+    match &row.positions {
+        RowPositions::Sequential => vec![(row.start + index) as i32; num_axes],
+        RowPositions::CountFrom(first) => vec![first + index as i32; num_axes],
+        RowPositions::Explicit(axes) => {
+            assert!(axes.len() == num_axes && axes.iter().all(|axis| axis.len() as u32 == row.num_tokens));
+            axes.iter().map(|axis| axis[index as usize]).collect()
+        }
+    }
+}
+
+fn check_context(sequence: &mut Sequence, kv: &[u64], block_size: u32) {
+    for index in sequence.expected.len()..sequence.computed as usize {
+        let before = sequence.expected.last().copied().unwrap_or(model::before_first(&sequence.request));
+        let token = sequence.tokens[index];
+        sequence.expected.push(model::expected(&sequence.request, before, index as u32, token));
+    }
+    for index in 0..sequence.computed {
+        let read = kv[slot(&sequence.table, index, block_size)];
+        assert_eq!(read, sequence.expected[index as usize], "{:?} reads a foreign token {index}", sequence.request.id);
+    }
+}

@@ -1,0 +1,40 @@
+"""The embedded model, loaded once: ours, and the one of transformers that it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from driver import Driver, load
+from reference import Reference
+
+from text_generation_server.shard import Shard
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def loaded_shard() -> Shard:
+    return load()
+
+
+@pytest.fixture
+def shard(loaded_shard: Shard) -> Iterator[Shard]:
+    """The embedded model, without sequences or images."""
+    yield loaded_shard
+    loaded_shard.reset_sequences()
+    loaded_shard.images.clear()
+
+
+@pytest.fixture
+def driver(shard: Shard) -> Driver:
+    return Driver(shard)
+
+
+@pytest.fixture(scope="session")
+def reference() -> Reference:
+    return Reference()

@@ -1,0 +1,255 @@
+"""A router in miniature: builds plans for a shard, keeps block tables, and reads results. No test lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import text_generation_server
+from text_generation_server.config import PreparedModel, ShardConfig
+from text_generation_server.images import Image
+from text_generation_server.plan import (
+    EncodeImage,
+    ImageHeader,
+    Ints,
+    NewSequence,
+    RowFlag,
+    Rows,
+    Sampling,
+    Spans,
+    StepPlan,
+    StepResult,
+    ViewSize,
+    WarmupRequest,
+)
+from text_generation_server.shard import Shard
+
+PREPARED = Path(text_generation_server.__file__).parent / "embedded" / "prepared.json"
+VIEW = ViewSize(192, 192)
+IMAGE_TOKENS = 36
+IMAGE_TOKEN = 4
+GREEDY = Sampling()
+
+
+def ints(numbers: Iterable[int]) -> Ints:
+    return np.array(list(numbers), dtype=np.int64)
+
+
+def warm_up(**changes: int) -> WarmupRequest:
+    request = {
+        "block_size": 16,
+        "max_step_tokens": 512,
+        "max_rows": 32,
+        "max_sequence_tokens": 512,
+        "max_step_image_tokens": 144,
+        "max_blocks": 512,
+        "embedding_cache_tokens": 1024,
+    }
+    return WarmupRequest(largest_image=(VIEW,), **(request | changes))
+
+
+def load(rank: int = 0, world_size: int = 1, master_port: int = 0, **changes: int) -> Shard:
+    """The embedded model, warmed up on the CPU."""
+    config = ShardConfig(
+        prepared=PREPARED,
+        socket=Path("unused"),
+        rank=rank,
+        world_size=world_size,
+        master_port=master_port,
+        device="cpu",
+        num_threads=1,
+    )
+    shard = Shard(config, PreparedModel.read(PREPARED))
+    shard.warm_up(warm_up(**changes))
+    return shard
+
+
+def picture(seed: int) -> NDArray[np.uint8]:
+    """A smooth random RGB picture of the embedded model's view size."""
+    coarse = torch.from_numpy(np.random.default_rng(seed).uniform(0, 255, (1, 3, 6, 6)))
+    smooth = torch.nn.functional.interpolate(coarse, size=(VIEW.height, VIEW.width), mode="bilinear")
+    pixels: NDArray[np.uint8] = smooth[0].permute(1, 2, 0).numpy().astype(np.uint8)
+    return pixels
+
+
+def key(seed: int) -> bytes:
+    return seed.to_bytes(32, "little")
+
+
+def image(seed: int, num_tokens: int = IMAGE_TOKENS) -> Image:
+    header = ImageHeader(key(seed), VIEW, (VIEW,), num_tokens)
+    return Image(header, [torch.from_numpy(picture(seed))])
+
+
+@dataclass
+class Prompt:
+    """Token ids with whole images in them: a run of image tokens starts at each offset."""
+
+    token_ids: list[int]
+    images: dict[int, int] = field(default_factory=dict)
+
+    @staticmethod
+    def of(*parts: list[int] | int) -> Prompt:
+        """Lists are text, numbers are seeds of pictures."""
+        prompt = Prompt([])
+        for part in parts:
+            if isinstance(part, int):
+                prompt.images[len(prompt.token_ids)] = part
+                part = [IMAGE_TOKEN] * IMAGE_TOKENS
+            prompt.token_ids += part
+        return prompt
+
+
+class SpanEntry(NamedTuple):
+    """`length` tokens from `offset` of the row's chunk on take the image from `image_offset` on."""
+
+    offset: int
+    length: int
+    image_offset: int
+    image: bytes
+
+
+@dataclass
+class Row:
+    """One row before it becomes an entry of every array. `token_ids` is None for the token sampled last."""
+
+    sequence: int
+    start: int
+    token_ids: list[int] | None
+    new_blocks: list[int] = field(default_factory=list)
+    sample: bool = True
+    reset: bool = False
+    spans: list[SpanEntry] = field(default_factory=list)
+
+    @property
+    def flags(self) -> int:
+        bits = RowFlag.SAMPLE * self.sample | RowFlag.RESET_BLOCKS * self.reset
+        return int(bits | RowFlag.USE_SAMPLED_TOKEN * (self.token_ids is None))
+
+
+def rows_of(rows: Sequence[Row], positions: Ints | None = None) -> Rows:
+    spans = [(number, span) for number, row in enumerate(rows) for span in row.spans]
+    tokens = [row.token_ids if row.token_ids is not None else [0] for row in rows]
+    return Rows(
+        sequences=[row.sequence for row in rows],
+        num_tokens_R=ints(len(ids) for ids in tokens),
+        starts_R=ints(row.start for row in rows),
+        flags_R=ints(row.flags for row in rows),
+        num_new_blocks_R=ints(len(row.new_blocks) for row in rows),
+        new_blocks=ints(block for row in rows for block in row.new_blocks),
+        token_ids_T=ints(token for ids in tokens for token in ids),
+        positions_AT=positions,
+        spans=Spans(
+            rows=ints(number for number, _ in spans),
+            offsets=ints(span.offset for _, span in spans),
+            lengths=ints(span.length for _, span in spans),
+            image_offsets=ints(span.image_offset for _, span in spans),
+            images=[span.image for _, span in spans],
+        ),
+    )
+
+
+class Driver:
+    """Runs prompts on one shard. Blocks are handed out in a scattered order and never shared."""
+
+    def __init__(self, shard: Shard, num_blocks: int = 512, block_size: int = 16) -> None:
+        self.shard = shard
+        self.block_size = block_size
+        self.free = list(np.random.default_rng(7).permutation(num_blocks))
+        self.owned: dict[int, int] = {}
+        self.next_step = 0
+
+    def step(self, rows: Sequence[Row], **parts: list[Any]) -> StepResult:
+        plan = StepPlan(
+            epoch=1,
+            step=self.next_step,
+            forget_sequences=parts.get("forget_sequences", []),
+            forget_images=parts.get("forget_images", []),
+            new_sequences=parts.get("new_sequences", []),
+            encode_images=parts.get("encode_images", []),
+            rows=rows_of(rows),
+        )
+        self.next_step += 1
+        return self.shard.step(plan)
+
+    def learn(self, sequence: int, prompt: Prompt, sampling: Sampling = GREEDY) -> None:
+        """Announces a sequence and encodes its images."""
+        for seed in prompt.images.values():
+            self.shard.images.put(image(seed))
+        new = NewSequence(sequence, sampling, ints(prompt.token_ids))
+        ranks = self.shard.ranks
+        encode = [EncodeImage(key(seed), seed % ranks.world_size) for seed in prompt.images.values()]
+        self.owned.pop(sequence, None)
+        assert not self.step([], new_sequences=[new], encode_images=encode).failures
+
+    def chunk(self, sequence: int, prompt: Prompt, start: int, stop: int) -> Row:
+        """The row that computes tokens `start..stop` of a prompt, and samples if they are the last."""
+        spans = []
+        for offset, seed in prompt.images.items():
+            first, last = max(start, offset), min(stop, offset + IMAGE_TOKENS)
+            if first < last:
+                spans.append(SpanEntry(first - start, last - first, first - offset, key(seed)))
+        return Row(
+            sequence,
+            start,
+            prompt.token_ids[start:stop],
+            self.blocks(sequence, stop),
+            sample=stop == len(prompt.token_ids),
+            reset=start == 0,
+            spans=spans,
+        )
+
+    def decode(self, sequence: int, length: int) -> Row:
+        """The row that computes token number `length`, the one sampled last."""
+        return Row(sequence, length, None, self.blocks(sequence, length + 1))
+
+    def blocks(self, sequence: int, num_tokens: int) -> list[int]:
+        """New blocks, so that the sequence has room for this many tokens."""
+        needed = -(-num_tokens // self.block_size) - self.owned.get(sequence, 0)
+        self.owned[sequence] = self.owned.get(sequence, 0) + max(0, needed)
+        return [int(self.free.pop()) for _ in range(needed)]
+
+    def generate(
+        self, prompts: Sequence[Prompt], num_tokens: int, cuts: Sequence[int] = (), sampling: Sequence[Sampling] = ()
+    ) -> list[list[int]]:
+        """Runs the prompts side by side, each cut at `cuts`, and returns what each sampled."""
+        return [[token for token, _ in one] for one in self.generate_scored(prompts, num_tokens, cuts, sampling)]
+
+    def generate_scored(
+        self, prompts: Sequence[Prompt], num_tokens: int, cuts: Sequence[int] = (), sampling: Sequence[Sampling] = ()
+    ) -> list[list[tuple[int, float]]]:
+        """Like `generate`, with log-probabilities."""
+        outputs: list[list[tuple[int, float]]] = [[] for _ in prompts]
+        first = 1000 * (self.next_step + 1)
+        for number, prompt in enumerate(prompts):
+            self.learn(first + number, prompt, sampling[number] if sampling else GREEDY)
+        for start, stop in self.pieces(prompts, cuts):
+            rows = [
+                self.chunk(first + number, prompt, start, min(stop, len(prompt.token_ids)))
+                for number, prompt in enumerate(prompts)
+                if start < len(prompt.token_ids)
+            ]
+            self.collect(self.step(rows), first, outputs)
+        for index in range(num_tokens - 1):
+            rows = [self.decode(first + n, len(prompt.token_ids) + index) for n, prompt in enumerate(prompts)]
+            self.collect(self.step(rows), first, outputs)
+        self.step([], forget_sequences=[first + number for number in range(len(prompts))])
+        return outputs
+
+    @staticmethod
+    def pieces(prompts: Sequence[Prompt], cuts: Sequence[int]) -> list[tuple[int, int]]:
+        bounds = [0, *cuts, max(len(prompt.token_ids) for prompt in prompts)]
+        return [(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False) if start < stop]
+
+    @staticmethod
+    def collect(result: StepResult, first: int, outputs: list[list[tuple[int, float]]]) -> None:
+        assert not result.failures, result.failures
+        sampled = result.sampled
+        for sequence, token, logprob in zip(sampled.sequences, sampled.token_ids, sampled.logprobs, strict=True):
+            outputs[sequence - first].append((token, logprob))

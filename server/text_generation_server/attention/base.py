@@ -1,0 +1,73 @@
+"""What a model may ask of attention, and what a backend must provide.
+
+A backend knows layers, blocks and tokens. It does not know models, requests or images.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionShape:
+    """One rank's heads, and how each layer limits what a token sees. `windows` has an entry a layer."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+    windows: tuple[int | None, ...]
+    softcap: float | None = None
+
+    @property
+    def num_layers(self) -> int:
+        """Layers that keep keys and values."""
+        return len(self.windows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLayout:
+    """How the flat tokens of a step belong to sequences.
+
+    Row r owns the next `num_tokens_R[r]` tokens; `starts_R[r]` earlier tokens of it are in the cache already.
+    `blocks_RB` lists each row's blocks; entries past its last token may hold anything.
+    """
+
+    num_tokens_R: NDArray[np.int64]
+    starts_R: NDArray[np.int64]
+    blocks_RB: NDArray[np.int32]
+    slots_T: Tensor
+    """Where each token's key and value go, block * block_size + offset, on the device."""
+
+
+class Attention(Protocol):
+    """The half of a backend that a model sees."""
+
+    def attend(self, q_TND: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int) -> Tensor:
+        """Stores this step's keys and values, then returns what each query collects: [T, N, D]."""
+
+
+class AttentionBackend(ABC):
+    """A paged attention. One class a file, one row in `BACKENDS`."""
+
+    supported_block_sizes: ClassVar[tuple[int, ...]]
+    """Best first."""
+
+    def __init__(self, shape: AttentionShape, cache_L2BSKD: Tensor) -> None:
+        """`cache` is [layers, 2, blocks, block_size, kv_heads, head_dim]; its last block is zero and never written."""
+        self.shape = shape
+        self.cache_L2BSKD = cache_L2BSKD
+
+    @abstractmethod
+    def begin_step(self, layout: StepLayout) -> None:
+        """Prepares what every layer of the coming step shares."""
+
+    @abstractmethod
+    def attend(self, q_TND: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int) -> Tensor:
+        """See `Attention`. Keys are stored before attention, because a chunk must see its own tokens."""

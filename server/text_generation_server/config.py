@@ -1,0 +1,70 @@
+"""What a shard is told at start: flags and the prepared model file, parsed once.
+
+Nothing below this module reads flags or the environment.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MAX_UPLOAD_BYTES = 1 << 30
+"""Pixels that may wait for their encoding at once, all images together."""
+
+CPU_KV_CACHE_BYTES = 256 << 20
+"""KV cache on a CPU, where free memory says nothing about what we may take."""
+
+
+class ConfigError(Exception):
+    """The flags or the prepared model ask for something this shard cannot do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardConfig:
+    """One rank of one model. Paths are local; sizes are in the unit of their name."""
+
+    prepared: Path
+    socket: Path
+    rank: int = 0
+    world_size: int = 1
+    master_port: int = 29500
+    dtype: str = "auto"
+    device: str = "auto"
+    attention: str = "auto"
+    cuda_memory_fraction: float = 0.9
+    cpu_kv_cache_bytes: int = CPU_KV_CACHE_BYTES
+    kv_cache_blocks: int = 0
+    num_threads: int = 0
+    max_upload_bytes: int = MAX_UPLOAD_BYTES
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise ConfigError(f"rank {self.rank} is outside world size {self.world_size}")
+        if not 0.0 < self.cuda_memory_fraction <= 1.0:
+            raise ConfigError(f"cuda memory fraction {self.cuda_memory_fraction} is outside (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedModel:
+    """The part of the prepared model file that concerns tensors. The router reads the rest."""
+
+    model_dir: Path
+    model_type: str
+    config: dict[str, Any]
+    processor: dict[str, Any]
+
+    @staticmethod
+    def read(path: Path) -> PreparedModel:
+        """Reads the file `prepare` wrote. A relative `model_dir` is relative to the file."""
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            return PreparedModel(
+                model_dir=path.parent / facts["model_dir"],
+                model_type=facts["model_type"],
+                config=facts["config"],
+                processor=facts.get("processor") or {},
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path.name} is not a prepared model: {type(error).__name__} {error}") from error

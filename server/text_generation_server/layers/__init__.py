@@ -1,0 +1,1 @@
+"""Layers shared by every model. They know weights and ranks, never requests."""

@@ -1,0 +1,200 @@
+"""One decoder for the Llama / Mistral / Qwen line, described by a `DecoderSpec`.
+
+Tensor-parallel: attention heads and feed-forward columns are cut among ranks, key and value heads are copied when
+there are more ranks than heads. Attention itself belongs to a backend.
+
+Suffixes: T tokens of the step, N query heads and K key/value heads of this rank, D head width, H hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from text_generation_server.attention.base import Attention, AttentionShape
+from text_generation_server.distributed import Ranks
+from text_generation_server.layers.embedding import OutputHead, TokenEmbedding, vocabulary_rows
+from text_generation_server.layers.linear import RowPart, ShapeError, SummedLinear, divide, fused_rows
+from text_generation_server.layers.norm import RmsNorm
+from text_generation_server.layers.rotary import RopeSpec, Rotary
+from text_generation_server.weights import Weights
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderSpec:
+    """Everything that tells one decoder of the line from another."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_positions: int
+    norm_eps: float
+    rope: RopeSpec
+    activation: str = "silu"
+    qkv_bias: bool = False
+    output_bias: bool = False
+    qk_norm: bool = False
+    tied_head: bool = False
+    windows: tuple[int | None, ...] = ()
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any], **differences: Any) -> DecoderSpec:  # noqa: ANN401 (any field)
+        """Reads the field names the line shares; `differences` are what a family adds or overrides."""
+        heads = int(config["num_attention_heads"])
+        head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
+        max_positions = int(config["max_position_embeddings"])
+        fields: dict[str, Any] = {
+            "vocab_size": int(config["vocab_size"]),
+            "hidden_size": int(config["hidden_size"]),
+            "intermediate_size": int(config["intermediate_size"]),
+            "num_layers": int(config["num_hidden_layers"]),
+            "num_heads": heads,
+            "num_kv_heads": int(config.get("num_key_value_heads") or heads),
+            "head_dim": head_dim,
+            "max_positions": max_positions,
+            "norm_eps": float(config["rms_norm_eps"]),
+            "rope": RopeSpec(head_dim=head_dim, max_positions=max_positions, parameters=_rope_parameters(config)),
+            "activation": config.get("hidden_act", "silu"),
+            "tied_head": bool(config.get("tie_word_embeddings", False)),
+        }
+        return DecoderSpec(**(fields | differences))
+
+
+def _rope_parameters(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    # Checkpoints written before transformers 5 say rope_theta and rope_scaling (with "type" for "rope_type").
+    old = config.get("rope_scaling") or {}
+    parameters = {"rope_type": old.get("type", "default"), "rope_theta": config.get("rope_theta", 10000.0)}
+    return parameters | old | (config.get("rope_parameters") or {})
+
+
+class Decoder:
+    """Token embedding, layers, final norm and output head of one rank."""
+
+    def __init__(self, spec: DecoderSpec, weights: Weights, ranks: Ranks, body: str, head: str) -> None:
+        self.spec = spec
+        shape = (spec.vocab_size, spec.hidden_size)
+        self.shape = _attention_shape(spec, ranks)
+        self.embed = TokenEmbedding(vocabulary_rows(weights, ranks, f"{body}.embed_tokens.weight", shape), ranks)
+        self._rotary = Rotary(spec.rope, weights.device, weights.dtype)
+        self._layers = [
+            DecoderLayer(spec, weights, ranks, f"{body}.layers.{layer}", layer) for layer in range(spec.num_layers)
+        ]
+        self._norm = RmsNorm(weights.whole(f"{body}.norm.weight", (spec.hidden_size,)), spec.norm_eps)
+        rows_VH = self.embed.weight_VH if spec.tied_head else vocabulary_rows(weights, ranks, f"{head}.weight", shape)
+        self._head = OutputHead(rows_VH, ranks, spec.vocab_size, spec.logit_softcap)
+
+    def forward(self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention) -> Tensor:
+        """Runs every layer; the result goes to `logits` for the tokens that sample."""
+        table = self._rotary.at(positions_AT)
+        for layer in self._layers:
+            hidden_TH = layer(hidden_TH, table, self._rotary, attention)
+        return hidden_TH
+
+    def logits(self, hidden_RH: Tensor) -> Tensor:
+        """Float32 scores over the whole vocabulary for each given token."""
+        return self._head(self._norm(hidden_RH))
+
+
+class DecoderLayer:
+    """Attention and feed-forward, each behind a norm and a residual connection."""
+
+    def __init__(self, spec: DecoderSpec, weights: Weights, ranks: Ranks, name: str, layer: int) -> None:
+        width = (spec.hidden_size,)
+        self._input_norm = RmsNorm(weights.whole(f"{name}.input_layernorm.weight", width), spec.norm_eps)
+        self._attention = SelfAttention(spec, weights, ranks, f"{name}.self_attn", layer)
+        self._middle_norm = RmsNorm(weights.whole(f"{name}.post_attention_layernorm.weight", width), spec.norm_eps)
+        self._feed_forward = FeedForward(spec, weights, ranks, f"{name}.mlp")
+
+    def __call__(self, hidden_TH: Tensor, table: Tensor, rotary: Rotary, attention: Attention) -> Tensor:
+        hidden_TH = hidden_TH + self._attention(self._input_norm(hidden_TH), table, rotary, attention)
+        return hidden_TH + self._feed_forward(self._middle_norm(hidden_TH))
+
+
+class SelfAttention:
+    """Fused query/key/value product, rotation, the backend's attention, output product."""
+
+    def __init__(self, spec: DecoderSpec, weights: Weights, ranks: Ranks, name: str, layer: int) -> None:
+        self._layer = layer
+        shape = _attention_shape(spec, ranks)
+        self._heads = [shape.num_heads, shape.num_kv_heads, shape.num_kv_heads]
+        self._rotated = shape.num_heads + shape.num_kv_heads
+        self._head_dim = spec.head_dim
+        self._qkv = fused_rows(weights, _qkv_parts(spec, ranks, name), spec.hidden_size, spec.qkv_bias)
+        output_shape = (spec.hidden_size, spec.num_heads * spec.head_dim)
+        self._output = SummedLinear(weights, ranks, f"{name}.o_proj", output_shape, spec.output_bias)
+        self._norms: tuple[RmsNorm, RmsNorm] | None = None
+        if spec.qk_norm:
+            scales = [weights.whole(f"{name}.{part}_norm.weight", (spec.head_dim,)) for part in ("q", "k")]
+            self._norms = (RmsNorm(scales[0], spec.norm_eps), RmsNorm(scales[1], spec.norm_eps))
+
+    def __call__(self, x_TH: Tensor, table: Tensor, rotary: Rotary, attention: Attention) -> Tensor:
+        heads_TND = self._qkv(x_TH).view(len(x_TH), -1, self._head_dim)
+        if self._norms is not None:
+            heads_TND = self._normalised(heads_TND, *self._norms)
+        rotary.rotate(heads_TND[:, : self._rotated], table)
+        q_TND, k_TKD, v_TKD = torch.split(heads_TND, self._heads, 1)
+        return self._output(attention.attend(q_TND, k_TKD, v_TKD, self._layer).flatten(1))
+
+    def _normalised(self, heads_TND: Tensor, q_norm: RmsNorm, k_norm: RmsNorm) -> Tensor:
+        num_heads = self._heads[0]
+        heads_TND[:, :num_heads] = q_norm(heads_TND[:, :num_heads])
+        heads_TND[:, num_heads : self._rotated] = k_norm(heads_TND[:, num_heads : self._rotated])
+        return heads_TND
+
+
+class FeedForward:
+    """down(act(gate(x)) * up(x)) with gate and up in one product."""
+
+    def __init__(self, spec: DecoderSpec, weights: Weights, ranks: Ranks, name: str) -> None:
+        gate_up = [RowPart.even(f"{name}.{part}", spec.intermediate_size, ranks) for part in ("gate_proj", "up_proj")]
+        self._gate_up = fused_rows(weights, gate_up, spec.hidden_size, bias=False)
+        self._down = SummedLinear(weights, ranks, f"{name}.down_proj", (spec.hidden_size, spec.intermediate_size))
+        self._activation = ACTIVATIONS[spec.activation]
+
+    def __call__(self, x_TH: Tensor) -> Tensor:
+        gate, up = self._gate_up(x_TH).chunk(2, -1)
+        return self._down(self._activation(gate).mul_(up))
+
+
+def _attention_shape(spec: DecoderSpec, ranks: Ranks) -> AttentionShape:
+    num_heads = divide(spec.num_heads, ranks, "attention heads")
+    num_kv_heads = max(1, spec.num_kv_heads // ranks.world_size)
+    if spec.num_kv_heads % ranks.world_size and ranks.world_size % spec.num_kv_heads:
+        raise ShapeError(f"{spec.num_kv_heads} key/value heads fit no {ranks.world_size} ranks evenly")
+    return AttentionShape(
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        head_dim=spec.head_dim,
+        scale=spec.head_dim**-0.5,
+        windows=spec.windows or (None,) * spec.num_layers,
+        softcap=spec.attention_softcap,
+    )
+
+
+def _qkv_parts(spec: DecoderSpec, ranks: Ranks, name: str) -> list[RowPart]:
+    shape = _attention_shape(spec, ranks)
+    first = ranks.rank * spec.num_kv_heads // ranks.world_size * spec.head_dim
+    last = first + shape.num_kv_heads * spec.head_dim
+    kv_rows = spec.num_kv_heads * spec.head_dim
+    return [
+        RowPart.even(f"{name}.q_proj", spec.num_heads * spec.head_dim, ranks),
+        RowPart(f"{name}.k_proj", kv_rows, first, last),
+        RowPart(f"{name}.v_proj", kv_rows, first, last),
+    ]

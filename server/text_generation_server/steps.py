@@ -1,0 +1,164 @@
+"""Runs the rows of plans over state that the warm-up sized: block tables, KV cache, sampler.
+
+Everything here belongs to one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from text_generation_server.attention.base import AttentionBackend
+from text_generation_server.batch import Batch, FindImage, Limits, pack
+from text_generation_server.distributed import Ranks
+from text_generation_server.kv_cache import KvCache
+from text_generation_server.merge import merge
+from text_generation_server.models import Model
+from text_generation_server.plan import (
+    Failure,
+    FailureKind,
+    NewSequence,
+    Rows,
+    SampledTokens,
+    WarmupRequest,
+)
+from text_generation_server.sampler import Choice, Sampler
+from text_generation_server.sequences import SequenceTable, TooManySequences
+from text_generation_server.validation import check_sequence
+
+Failures = list[tuple[int, Failure]]
+
+NOT_FINITE = Failure(FailureKind.NUMERIC, "the model's scores are not finite")
+
+
+class StepRunner:
+    """The part of a shard that lives from one warm-up to the next."""
+
+    def __init__(
+        self, model: Model, ranks: Ranks, backend: type[AttentionBackend], request: WarmupRequest, kv_cache: KvCache
+    ) -> None:
+        self.request = request
+        self._model = model
+        self._ranks = ranks
+        self._kv_cache = kv_cache
+        self._device = kv_cache.tensor.device
+        self._attention = backend(model.shape.attention, kv_cache.tensor)
+        self._limits = Limits(
+            vocab_size=model.shape.vocab_size,
+            position_axes=model.shape.position_axes,
+            max_positions=model.shape.max_positions,
+            max_sequence_tokens=request.max_sequence_tokens,
+            num_blocks=kv_cache.num_blocks,
+            block_size=request.block_size,
+        )
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets every sequence. The KV cache needs no cleaning: blocks are cleared when they are handed out."""
+        self._table = SequenceTable(-(-self.request.max_sequence_tokens // self.request.block_size))
+        self._sampler = Sampler(self._model.shape.vocab_size, self._device, self._ranks)
+
+    def forget(self, sequences: Sequence[int]) -> None:
+        """Drops sequences; unknown ones are fine."""
+        for sequence in sequences:
+            slot = self._table.forget(sequence)
+            if slot is not None:
+                self._sampler.forget(slot)
+
+    def learn(self, sequences: Sequence[NewSequence]) -> Failures:
+        """Takes in new sequences; returns those that ask for something impossible."""
+        failures = [(new.id, failure) for new in sequences if (failure := self._learn_one(new))]
+        self._table.failures.update(failures)
+        return failures
+
+    def run(self, rows: Rows, find_image: FindImage) -> tuple[SampledTokens, Failures]:
+        """Computes the rows that can be computed, and says of every other sequence why not."""
+        packed = pack(rows, self._table, find_image, self._limits, self._device)
+        if packed.batch is None:
+            return SampledTokens(), packed.failures
+        try:
+            choice = self._forward(packed.batch)
+        except RuntimeError as error:
+            failure = self._survivable(error)
+            failed = [(sequence, failure) for sequence in packed.sequences]
+            self._table.failures.update(failed)
+            return SampledTokens(), packed.failures + failed
+        sampled, failed = self._report(packed.batch, choice)
+        return sampled, packed.failures + failed
+
+    def _learn_one(self, new: NewSequence) -> Failure | None:
+        problem = check_sequence(new, self._limits.vocab_size)
+        if problem is not None:
+            return Failure(FailureKind.REJECTED, problem)
+        try:
+            slot = self._table.add(new.id)
+        except TooManySequences:
+            return Failure(FailureKind.OUT_OF_MEMORY, "too many sequences are alive")
+        self._sampler.learn(slot, new.sampling, new.prompt_token_ids)
+        return None
+
+    def _forward(self, batch: Batch) -> Choice | None:
+        if batch.new_blocks is not None:
+            self._kv_cache.clear(batch.new_blocks)
+        hidden_TH = merge(self._model.embed(self._token_ids(batch)), batch.spans)
+        self._attention.begin_step(batch.layout)
+        hidden_TH = self._model.forward(hidden_TH, batch.positions_AT, self._attention)
+        if not batch.sample_sequences:
+            return None
+        # The head is the largest matrix of a small model; only tokens that sample pay for it.
+        logits_SV = self._model.logits(hidden_TH.index_select(0, batch.sample_tokens))
+        return self._sampler.sample(logits_SV, batch.sample_slots, batch.sample_positions)
+
+    def _token_ids(self, batch: Batch) -> Tensor:
+        if batch.reused_tokens is None or batch.reused_slots is None:
+            return batch.token_ids_T
+        last = self._sampler.last_tokens(batch.reused_slots)
+        if len(last) == len(batch.token_ids_T):
+            return last
+        return batch.token_ids_T.index_copy(0, batch.reused_tokens, last)
+
+    def _report(self, batch: Batch, choice: Choice | None) -> tuple[SampledTokens, Failures]:
+        if choice is None:
+            return SampledTokens(), []
+        self._table.has_sampled[batch.sample_slots] = True
+        if choice.finite.all():
+            return _sampled(batch.sample_sequences, choice), []
+        failures = [
+            (sequence, NOT_FINITE)
+            for sequence, finite in zip(batch.sample_sequences, choice.finite, strict=True)
+            if not finite
+        ]
+        self._table.failures.update(failures)
+        kept = [sequence for sequence, finite in zip(batch.sample_sequences, choice.finite, strict=True) if finite]
+        return _sampled(kept, choice.of_rows(choice.finite)), failures
+
+    def _survivable(self, error: RuntimeError) -> Failure:
+        # A rank that went on alone would leave the others waiting in a collective, and a lost device comes back only
+        # with a new process.
+        if self._ranks.world_size > 1 or isinstance(error, torch.AcceleratorError):
+            raise error
+        if isinstance(error, torch.OutOfMemoryError):
+            return Failure(FailureKind.OUT_OF_MEMORY, "there is no memory for this step")
+        return Failure(FailureKind.INTERNAL, "the step failed")
+
+
+def _first(choice: Choice) -> NDArray[np.bool_]:
+    """Which entries of the top tokens were asked for."""
+    wanted: NDArray[np.bool_] = np.arange(choice.top_token_ids.shape[1]) < choice.num_top[:, None]
+    return wanted
+
+
+def _sampled(sequences: list[int], choice: Choice) -> SampledTokens:
+    counts = choice.num_top.tolist()
+    return SampledTokens(
+        sequences=sequences,
+        token_ids=choice.token_ids.tolist(),
+        logprobs=choice.logprobs.tolist(),
+        num_top=counts,
+        top_token_ids=choice.top_token_ids[_first(choice)].tolist(),
+        top_logprobs=choice.top_logprobs[_first(choice)].tolist(),
+    )

@@ -1,0 +1,36 @@
+"""What a sequence may ask of the sampler. The router checked it before; a shard checks again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from text_generation_server.plan import NewSequence, Sampling
+
+MAX_TOP_TOKENS = 64
+MAX_PENALTY = 1e4
+MAX_BANNED_TOKENS = 4096
+
+
+def check_sequence(new: NewSequence, vocab_size: int) -> str | None:
+    """What is wrong with it, or None."""
+    ids = new.prompt_token_ids
+    if ((ids < 0) | (ids >= vocab_size)).any():
+        return "a prompt token id is out of range"
+    for holds, message in _conditions(new.sampling, vocab_size):
+        if not holds:
+            return message
+    return None
+
+
+def _conditions(sampling: Sampling, vocab_size: int) -> Iterator[tuple[bool, str]]:
+    yield 0.0 < sampling.temperature < math.inf, "temperature is out of range"
+    yield 0.0 < sampling.top_p <= 1.0, "top_p is out of range"
+    yield 0.0 < sampling.typical_p <= 1.0, "typical_p is out of range"
+    yield 0.0 < sampling.repetition_penalty <= MAX_PENALTY, "repetition_penalty is out of range"
+    yield abs(sampling.frequency_penalty) <= MAX_PENALTY, "frequency_penalty is out of range"
+    yield abs(sampling.presence_penalty) <= MAX_PENALTY, "presence_penalty is out of range"
+    yield sampling.num_top_tokens <= MAX_TOP_TOKENS, f"at most {MAX_TOP_TOKENS} top tokens are reported"
+    yield len(sampling.banned_token_ids) <= MAX_BANNED_TOKENS, f"at most {MAX_BANNED_TOKENS} tokens can be banned"
+    yield all(0 <= token < vocab_size for token in sampling.banned_token_ids), "a banned token id is out of range"
+    yield len(set(sampling.banned_token_ids)) < vocab_size, "every token is banned"

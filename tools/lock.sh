@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Writes the lock files of the Python side from pyproject.toml. Needs uv on PATH.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+compile() {
+    # Neither the index nor this machine shows in the files.
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+        --no-emit-index-url --no-emit-find-links "$@"
+}
+
+compile pyproject.toml --extra build --extra test --extra dev --output-file requirements/test.lock
+# The same versions, fewer of them.
+compile pyproject.toml --extra build --constraint requirements/test.lock --output-file requirements/runtime.lock
+echo 'text-generation==0.7.0' | compile - --no-deps --output-file requirements/no-deps.lock
