@@ -17,7 +17,10 @@ TOOLS := .build/tools
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find launcher proto router scheduler -type f)
-PYTHON_SOURCES := server/text_generation_server tools benchmarks server/tests integration-tests
+TEST_FOLDERS := server/tests benchmarks integration-tests
+PYTHON_SOURCES := server/text_generation_server tools $(TEST_FOLDERS)
+# Lambdas count as untyped, and not every machine has every client with types.
+MYPY_TESTS := --allow-untyped-calls --no-warn-unused-ignores
 
 .PHONY: help run test check bench build proto lock clean install
 .PHONY: test-rust test-python test-integration check-rust check-deny check-python check-rules
@@ -100,7 +103,7 @@ check-python: $(VENV)/.test
 	$(BIN)/ruff format --check $(PYTHON_SOURCES)
 	$(BIN)/ruff check $(PYTHON_SOURCES)
 	$(BIN)/mypy server/text_generation_server
-	for folder in server/tests tools benchmarks integration-tests; do $(BIN)/mypy "$$folder"; done
+	for folder in tools $(TEST_FOLDERS); do $(BIN)/mypy $(MYPY_TESTS) "$$folder"; done
 	$(BIN)/lint-imports
 
 check-rules: $(VENV)/.test

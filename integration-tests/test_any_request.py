@@ -6,9 +6,10 @@ import os
 from typing import Any
 
 import pytest
-from harness.calls import MAX_ERROR_BYTES, Json
+from harness.calls import MAX_ERROR_BYTES
 from harness.launched import Server
 from harness.pictures import data_uri, drawing, jpeg, markdown, photo, png
+from harness.types import Json, JsonValue
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -104,13 +105,13 @@ def test_valid_chats_are_served(server: Server, body: Json) -> None:
     assert reply.status_code == 200, reply.text
 
 
-def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def _places(value: JsonValue, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every place in a JSON value."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(place for key, child in inner for place in _places(child, (*path, key)))]
 
 
-def _replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+def _replaced(value: JsonValue, path: tuple[Any, ...], new: JsonValue) -> JsonValue:
     if not path:
         return new
     copy = dict(value) if isinstance(value, dict) else list(value)
@@ -126,7 +127,7 @@ def _judge(status: int, content: bytes) -> None:
         assert len(content) <= MAX_ERROR_BYTES
 
 
-def _bounded(body: Any) -> Any:
+def _bounded(body: JsonValue) -> JsonValue:
     """Keeps an accidental novel short: what is tested is the parser, not patience."""
     if isinstance(body, dict) and "messages" in body:
         return {"max_tokens": 4, **body}
@@ -137,7 +138,7 @@ def _bounded(body: Any) -> Any:
 def test_mutated_requests_are_answered_or_refused(server: Server, path: str, valid: st.SearchStrategy[Json]) -> None:
     @given(body=valid, data=st.data(), new=ANY_JSON)
     @FIXED
-    def mutated(body: Json, data: st.DataObject, new: Any) -> None:
+    def mutated(body: Json, data: st.DataObject, new: JsonValue) -> None:
         place = data.draw(st.sampled_from(_places(body)))
         reply = server.post(path, _bounded(_replaced(body, place, new)))
         _judge(reply.status_code, reply.content)

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from harness.calls import Json, chat, image_part, text_part
+from harness.calls import chat, image_part, text_part
 from harness.launched import Server
 from harness.pictures import data_uri, drawing, png
+from harness.types import Json
 
 JsonList = list[dict[str, Any]]
 

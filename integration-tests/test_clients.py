@@ -1,21 +1,20 @@
 """Python clients other than huggingface_hub: openai and text-generation, as their users call them."""
 
-from typing import Any
-
 import openai
 import pytest
-from harness.calls import Json, image_part, text_part
+import text_generation
+from harness.calls import image_part, text_part
 from harness.launched import Server
 from harness.pictures import markdown
-from text_generation import Client
+from harness.types import Client, Json
 from text_generation.errors import ValidationError
 
 QUESTION = "What is this a picture of?\n\n"
 
 
 @pytest.fixture(scope="module")
-def openai_client(server: Server) -> Any:
-    """As an application makes it. Untyped, because the tests rely on fields that its types call optional."""
+def openai_client(server: Server) -> Client:
+    """As an application makes it."""
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="-", max_retries=0)
 
 
@@ -26,7 +25,7 @@ def question(red_square_uri: str) -> Json:
     return {"model": "tgi", "messages": [{"role": "user", "content": content}], "max_tokens": 24, "temperature": 0}
 
 
-def test_openai_whole(openai_client: Any, question: Json) -> None:
+def test_openai_whole(openai_client: Client, question: Json) -> None:
     reply = openai_client.chat.completions.create(**question)
     assert "red square" in reply.choices[0].message.content
     assert reply.choices[0].finish_reason == "stop"
@@ -34,7 +33,7 @@ def test_openai_whole(openai_client: Any, question: Json) -> None:
     assert reply.usage.prompt_tokens_details.image_tokens == 36
 
 
-def test_openai_stream_equals_whole(openai_client: Any, question: Json) -> None:
+def test_openai_stream_equals_whole(openai_client: Client, question: Json) -> None:
     whole = openai_client.chat.completions.create(**question)
     chunks = list(openai_client.chat.completions.create(**question, stream=True))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
@@ -43,7 +42,7 @@ def test_openai_stream_equals_whole(openai_client: Any, question: Json) -> None:
     assert all(chunk.usage is None for chunk in chunks)
 
 
-def test_openai_stream_with_usage(openai_client: Any, question: Json) -> None:
+def test_openai_stream_with_usage(openai_client: Client, question: Json) -> None:
     whole = openai_client.chat.completions.create(**question)
     options = {"include_usage": True}
     *chunks, last = openai_client.chat.completions.create(**question, stream=True, stream_options=options)
@@ -53,26 +52,26 @@ def test_openai_stream_with_usage(openai_client: Any, question: Json) -> None:
     assert all(chunk.usage is None for chunk in chunks)
 
 
-def test_openai_refusal_names_the_reason(openai_client: Any, question: Json) -> None:
+def test_openai_refusal_names_the_reason(openai_client: Client, question: Json) -> None:
     with pytest.raises(openai.UnprocessableEntityError, match="temperature"):
         openai_client.chat.completions.create(**{**question, "temperature": -1})
 
 
-def test_openai_models(openai_client: Any) -> None:
+def test_openai_models(openai_client: Client) -> None:
     models = list(openai_client.models.list())
     assert len(models) == 1
     assert models[0].owned_by == models[0].id
 
 
 def test_text_generation_whole(server: Server, red_square_uri: str) -> None:
-    reply = Client(server.url).generate(markdown(red_square_uri) + QUESTION, max_new_tokens=16)
+    reply = text_generation.Client(server.url).generate(markdown(red_square_uri) + QUESTION, max_new_tokens=16)
     assert "square" in reply.generated_text
     assert reply.details.generated_tokens == len(reply.details.tokens)
     assert reply.details.prefill == []
 
 
 def test_text_generation_stream(server: Server, red_square_uri: str) -> None:
-    client, prompt = Client(server.url), markdown(red_square_uri) + QUESTION
+    client, prompt = text_generation.Client(server.url), markdown(red_square_uri) + QUESTION
     events = list(client.generate_stream(prompt, max_new_tokens=16))
     assert events[-1].generated_text == client.generate(prompt, max_new_tokens=16).generated_text
     assert events[-1].details.generated_tokens == len(events)
@@ -80,4 +79,4 @@ def test_text_generation_stream(server: Server, red_square_uri: str) -> None:
 
 def test_text_generation_refusal(server: Server) -> None:
     with pytest.raises(ValidationError, match="1 to 16384|image|file"):
-        Client(server.url).generate(markdown("file:///etc/passwd"), max_new_tokens=4)
+        text_generation.Client(server.url).generate(markdown("file:///etc/passwd"), max_new_tokens=4)

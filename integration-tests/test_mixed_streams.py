@@ -4,9 +4,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness.calls import Answer, Json, answer, streamed_answer, wait_idle
+from harness.calls import Answer, answer, streamed_answer, wait_idle
 from harness.launched import Server
 from harness.pictures import data_uri, drawing, jpeg, markdown, photo, png
+from harness.types import Json
 
 STREAMS = 32
 WORDS = "a picture of a red square on a white background and a green circle "

@@ -4,9 +4,10 @@ import json
 import re
 
 import pytest
-from harness.calls import Json, answer, endless, generate, streamed_answer
+from harness.calls import answer, endless, generate, streamed_answer
 from harness.launched import Server
 from harness.pictures import markdown
+from harness.types import Json
 
 ASKED = {"max_new_tokens": 6, "details": True}
 OPTIONAL = [

@@ -1,9 +1,10 @@
 """Shapes of the small routes and of headers: what probes, dashboards and clients read."""
 
 import pytest
-from harness.calls import Json, chat, generate, metrics
+from harness.calls import chat, generate, metrics
 from harness.launched import Server
 from harness.pictures import markdown
+from harness.types import Json
 
 COUNTERS = [
     "tgi_request_count",

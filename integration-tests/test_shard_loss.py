@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from harness import launched, processes
-from harness.calls import Json, OpenStream, endless, generate
+from harness.calls import OpenStream, endless, generate
 from harness.launched import Server, wait_until
+from harness.types import Json
 
 PROMPT = "one two three What can you do?"
 LONG = endless(seed=31, max_new_tokens=1800)

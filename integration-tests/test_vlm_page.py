@@ -3,20 +3,20 @@
 import json
 import shutil
 import subprocess
-from typing import Any
 
 import pytest
 from harness.launched import Server
 from harness.picture_host import PictureHost
 from harness.pictures import markdown
+from harness.types import Client
 from huggingface_hub import InferenceClient
 
 QUESTION = "What is this a picture of?\n\n"
 
 
 @pytest.fixture
-def client(server: Server) -> Any:
-    """The page's client. Untyped, because the tests rely on fields that its types call optional."""
+def client(server: Server) -> Client:
+    """The page's client."""
     return InferenceClient(server.url)
 
 
@@ -27,25 +27,25 @@ def prompt(request: pytest.FixtureRequest, host: PictureHost, red_square: bytes,
     return f"{markdown(image)}{QUESTION}"
 
 
-def test_python_whole(client: Any, prompt: str) -> None:
+def test_python_whole(client: Client, prompt: str) -> None:
     text = client.text_generation(prompt, max_new_tokens=16)
     assert "square" in text
 
 
-def test_python_stream(client: Any, prompt: str) -> None:
+def test_python_stream(client: Client, prompt: str) -> None:
     tokens = list(client.text_generation(prompt, max_new_tokens=16, stream=True))
     assert "square" in "".join(tokens)
     assert 1 < len(tokens) <= 16
 
 
-def test_python_details(client: Any, prompt: str) -> None:
+def test_python_details(client: Client, prompt: str) -> None:
     output = client.text_generation(prompt, max_new_tokens=16, details=True)
     assert output.details.generated_tokens == len(output.details.tokens) <= 16
     assert output.details.finish_reason in ("length", "eos_token")
     assert "".join(token.text for token in output.details.tokens if not token.special) == output.generated_text
 
 
-def test_python_stream_details(client: Any, prompt: str) -> None:
+def test_python_stream_details(client: Client, prompt: str) -> None:
     events = list(client.text_generation(prompt, max_new_tokens=16, stream=True, details=True))
     assert events[-1].generated_text is not None
     assert events[-1].details.generated_tokens == len(events)
@@ -53,7 +53,7 @@ def test_python_stream_details(client: Any, prompt: str) -> None:
 
 
 def test_python_url_and_base64_bring_the_same(
-    client: Any, host: PictureHost, red_square: bytes, red_square_uri: str
+    client: Client, host: PictureHost, red_square: bytes, red_square_uri: str
 ) -> None:
     images = [host.serve("same.png", red_square), red_square_uri]
     by_url, inline = (client.text_generation(markdown(image) + QUESTION, max_new_tokens=16) for image in images)
@@ -72,7 +72,7 @@ def test_curl_stream(server: Server, red_square_uri: str) -> None:
     assert "square" in events[-1]["generated_text"]
 
 
-def test_python_chat_with_a_picture(client: Any, red_square_uri: str) -> None:
+def test_python_chat_with_a_picture(client: Client, red_square_uri: str) -> None:
     content = [{"type": "image_url", "image_url": {"url": red_square_uri}}, {"type": "text", "text": "What is this?"}]
     output = client.chat_completion([{"role": "user", "content": content}], max_tokens=24, temperature=0)
     assert "red square" in output.choices[0].message.content

@@ -5,13 +5,15 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Generic, Self, TypeVar
 
 from harness.launched import Server, wait_until
+from harness.types import Json
 
-Json = dict[str, Any]
+Result = TypeVar("Result")
 MAX_ERROR_BYTES = 1024
 # Every token is about as likely as any other, so the end of the answer comes when the limit does, or nearly.
 FLAT_TEMPERATURE = 100.0
@@ -160,28 +162,22 @@ def raw_exchange(server: Server, data: bytes, limit_s: float = 20) -> bytes:
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-class Background:
+class Background(Generic[Result]):
     """A call in a thread, whose result or exception is wanted later."""
 
-    def __init__(self, call: Any, *arguments: object, **named: object) -> None:
-        self._result: Any = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(call, arguments, named), daemon=True)
-        self._thread.start()
+    def __init__(self, call: Callable[..., Result], *arguments: object) -> None:
+        self._outcome: Future[Result] = Future()
+        threading.Thread(target=self._run, args=(call, arguments), daemon=True).start()
 
-    def _run(self, call: Any, arguments: tuple[object, ...], named: dict[str, object]) -> None:
+    def _run(self, call: Callable[..., Result], arguments: tuple[object, ...]) -> None:
         try:
-            self._result = call(*arguments, **named)
-        except BaseException as error:  # noqa: BLE001 - handed to the caller of `result`
-            self._error = error
+            self._outcome.set_result(call(*arguments))
+        except Exception as error:
+            self._outcome.set_exception(error)
 
-    def result(self, limit_s: float = 120) -> Any:
+    def result(self, limit_s: float = 120) -> Result:
         """What the call returned; raises what it raised."""
-        self._thread.join(limit_s)
-        assert not self._thread.is_alive(), f"no result after {limit_s} s"
-        if self._error:
-            raise self._error
-        return self._result
+        return self._outcome.result(limit_s)
 
 
 def metrics(server: Server) -> dict[str, float]:

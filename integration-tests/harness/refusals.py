@@ -2,7 +2,8 @@
 
 import requests
 
-from harness.calls import MAX_ERROR_BYTES, Json
+from harness.calls import MAX_ERROR_BYTES
+from harness.types import Json
 
 
 def refusal(reply: requests.Response, *statuses: int) -> Json:

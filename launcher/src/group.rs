@@ -146,7 +146,8 @@ impl ShardGroup {
             if let Some((rank, status)) = self.ended_rank()? {
                 let errors = self.ranks[rank].errors();
                 errors.settle().await;
-                return Ok(Exit { rank: rank as u32, how: describe(status), reason: errors.reason() });
+                let reason = if status.signal().is_some() { errors.error() } else { errors.reason() };
+                return Ok(Exit { rank: rank as u32, how: describe(status), reason });
             }
             sleep(LOOK_INTERVAL).await;
         }

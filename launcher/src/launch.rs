@@ -2,10 +2,8 @@
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
 use text_generation_router::Ready;
 
 use crate::args::LauncherArgs;
@@ -15,6 +13,7 @@ use crate::preflight::{ensure_free, find_server};
 use crate::prepare::prepare;
 use crate::progress::ProgressBoard;
 use crate::restarts::RestartBudget;
+use crate::sockets::SocketFolder;
 use crate::spawner::Spawner;
 use crate::stop::Stop;
 use crate::supervise::{RouterStart, ShardPlan, Supervisor};
@@ -40,8 +39,8 @@ where
         prepared = prepare(&server, args.model.name(), &spawner, board) => prepared?,
         () = stop.asked() => return Ok(()),
     };
-    let folder = private_folder()?;
-    let sockets = (0..world_size).map(|rank| folder.path().join(format!("shard-{rank}"))).collect();
+    let folder = SocketFolder::new(&std::env::temp_dir())?;
+    let sockets = folder.sockets(world_size);
     let supervisor = Supervisor {
         plan: ShardPlan { server, prepared, sockets, master_port: args.shards.master_port },
         spawner: &spawner,
@@ -61,13 +60,6 @@ pub fn server_program(args: &LauncherArgs) -> Result<PathBuf, LaunchError> {
     let this_program = std::env::current_exe().ok();
     let (asked_for, path) = (args.shards.text_generation_server.as_deref(), args.shards.visible.path.as_deref());
     find_server(asked_for.map(Path::new), this_program.as_deref(), path)
-}
-
-/// A fresh folder that only this user can enter; it goes when it is dropped.
-fn private_folder() -> Result<TempDir, LaunchError> {
-    let only_us = std::fs::Permissions::from_mode(0o700);
-    let folder = tempfile::Builder::new().prefix("text-generation-").permissions(only_us).tempdir();
-    folder.map_err(LaunchError::system("cannot make a folder for the shards' sockets"))
 }
 
 /// The line that people and scripts wait for.

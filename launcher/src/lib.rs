@@ -19,6 +19,7 @@ pub mod progress;
 pub mod report;
 mod restarts;
 pub mod serving;
+mod sockets;
 mod spawner;
 pub mod stop;
 pub mod supervise;

@@ -14,6 +14,8 @@ use crate::progress::{Progress, ProgressBoard};
 /// A longer line is cut into lines of this size.
 const MAX_LINE_BYTES: u64 = 16 << 10;
 const TAIL_LINES: usize = 20;
+/// Under which name children's lines are logged.
+const CHILDREN: &str = "text_generation_server";
 /// How long an ended child's last lines are waited for; a grandchild may keep the pipe open.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -29,7 +31,7 @@ pub(crate) enum Line {
     Text(String),
 }
 
-/// The last lines of a child.
+/// The last lines of a child that may tell why it ended: errors, and text that is no log line.
 #[derive(Clone, Default)]
 pub(crate) struct Tail {
     state: Arc<Mutex<TailState>>,
@@ -37,26 +39,38 @@ pub(crate) struct Tail {
 
 #[derive(Default)]
 struct TailState {
-    lines: VecDeque<(bool, String)>,
+    lines: VecDeque<(Kind, String)>,
     ended: bool,
 }
 
+#[derive(Copy, Clone, Eq, PartialEq)]
+enum Kind {
+    Error,
+    Text,
+}
+
 impl Tail {
-    fn push(&self, complaint: bool, line: String) {
+    fn push(&self, kind: Kind, line: &str) {
         self.with(|state| {
-            state.lines.push_back((complaint, line));
+            state.lines.push_back((kind, line.to_owned()));
             if state.lines.len() > TAIL_LINES {
                 state.lines.pop_front();
             }
         });
     }
 
-    /// The child's reason for ending, as far as it said one: its last error, else its last line.
+    /// The child's reason for ending, as far as it said one: its last error, else the last line of its traceback.
     pub(crate) fn reason(&self) -> Option<String> {
-        self.with(|state| {
-            let complaint = state.lines.iter().rev().find(|(complaint, _)| *complaint);
-            complaint.or(state.lines.back()).map(|(_, line)| line.clone())
-        })
+        self.last(Kind::Error).or_else(|| self.last(Kind::Text))
+    }
+
+    /// The last error alone: a child that was killed had no time for a traceback.
+    pub(crate) fn error(&self) -> Option<String> {
+        self.last(Kind::Error)
+    }
+
+    fn last(&self, kind: Kind) -> Option<String> {
+        self.with(|state| state.lines.iter().rev().find(|(of, _)| *of == kind).map(|(_, line)| line.clone()))
     }
 
     /// Waits until everything an ended child wrote was read.
@@ -101,12 +115,14 @@ fn say(name: &str, line: Line, tail: &Tail, board: &ProgressBoard) {
         Line::Progress(progress) => board.update(name, &progress),
         Line::Log { level, message } => {
             log(level, name, &message);
-            tail.push(level <= tracing::Level::ERROR, first_line(&message).to_owned());
+            if level == tracing::Level::ERROR {
+                tail.push(Kind::Error, first_line(&message));
+            }
         }
         Line::Text(text) if text.is_empty() => {}
         Line::Text(text) => {
             log(tracing::Level::WARN, name, &text);
-            tail.push(false, text);
+            tail.push(Kind::Text, &text);
         }
     }
 }
@@ -119,10 +135,10 @@ fn first_line(message: &str) -> &str {
 /// Says a line again. Levels of `tracing` are part of the call site, hence the arms.
 fn log(level: tracing::Level, source: &str, message: &str) {
     match level {
-        tracing::Level::ERROR => tracing::error!(source, "{message}"),
-        tracing::Level::WARN => tracing::warn!(source, "{message}"),
-        tracing::Level::INFO => tracing::info!(source, "{message}"),
-        _ => tracing::debug!(source, "{message}"),
+        tracing::Level::ERROR => tracing::error!(target: CHILDREN, %source, "{message}"),
+        tracing::Level::WARN => tracing::warn!(target: CHILDREN, %source, "{message}"),
+        tracing::Level::INFO => tracing::info!(target: CHILDREN, %source, "{message}"),
+        _ => tracing::debug!(target: CHILDREN, %source, "{message}"),
     }
 }
 
@@ -135,11 +151,21 @@ pub(crate) fn parse(line: &str) -> Line {
 }
 
 fn parse_fields(fields: &Map<String, Value>) -> Option<Line> {
+    let message = fields.get("message").and_then(Value::as_str).map(printable);
     if let Some(progress) = fields.get("progress") {
-        return Progress::deserialize(progress).ok().map(Line::Progress);
+        return parse_progress(progress, message.as_deref()).map(Line::Progress);
     }
-    let message = printable(fields.get("message")?.as_str()?);
+    let message = message?;
     Some(Line::Log { level: level(fields.get("level").and_then(Value::as_str)), message: message + &details(fields) })
+}
+
+fn parse_progress(fields: &Value, message: Option<&str>) -> Option<Progress> {
+    let mut progress = Progress::deserialize(fields).ok()?;
+    if progress.what.is_empty() {
+        let subject = message.and_then(|message| message.split(':').next());
+        subject.unwrap_or("loading").clone_into(&mut progress.what);
+    }
+    Some(progress)
 }
 
 /// Further fields of a log line, as ` name=value`.
@@ -191,8 +217,10 @@ mod tests {
         check(r#"{"progress":{"done":5,"total":10,"what":"weights"}}"#, &Line::Progress(progress.clone()));
         check(
             r#"{"level":"INFO","message":"x","progress":{"done":5,"total":10,"what":"weights"}}"#,
-            &Line::Progress(progress),
+            &Line::Progress(progress.clone()),
         );
+        let named = Progress { what: "loading weights".to_owned(), ..progress };
+        check(r#"{"message":"loading weights: 5 MB","progress":{"done":5,"total":10}}"#, &Line::Progress(named));
         check(r#"{"level":"WARNING","target":"a.b","message":"slow"}"#, &log_line(tracing::Level::WARN, "slow"));
         check(r#"{"message":"no level","blocks":7}"#, &log_line(tracing::Level::INFO, "no level blocks=7"));
         check("Traceback (most recent call last):", &Line::Text("Traceback (most recent call last):".to_owned()));
@@ -216,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_is_the_last_error_else_the_last_line() {
+    fn the_reason_is_the_last_error_else_the_last_text() {
         let (tail, board) = (Tail::default(), ProgressBoard::new(false));
         assert_eq!(tail.reason(), None);
         let after = |line: &str| {
@@ -226,5 +254,7 @@ mod tests {
         assert_eq!(after("ValueError: bad"), Some("ValueError: bad".to_owned()));
         assert_eq!(after(r#"{"level":"ERROR","message":"no space\nTraceback"}"#), Some("no space".to_owned()));
         assert_eq!(after("at exit"), Some("no space".to_owned()));
+        assert_eq!(after(r#"{"level":"INFO","message":"bye"}"#), Some("no space".to_owned()));
+        assert_eq!(tail.error(), Some("no space".to_owned()));
     }
 }

@@ -16,7 +16,8 @@ const TEMPLATE: &str = "{prefix:>24} [{wide_bar}] {bytes}/{total_bytes} {bytes_p
 pub(crate) struct Progress {
     pub(crate) done: u64,
     pub(crate) total: u64,
-    /// What is being loaded or downloaded, for people.
+    /// What is being loaded or downloaded, for people. Children that leave it out say it in their message.
+    #[serde(default)]
     pub(crate) what: String,
 }
 

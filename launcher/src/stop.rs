@@ -40,6 +40,11 @@ impl Stop {
         self.at_least(2).await;
     }
 
+    /// Whether it was asked for already.
+    pub fn is_insisted(&self) -> bool {
+        *self.requests.borrow() >= 2
+    }
+
     async fn at_least(&self, times: u32) {
         let mut requests = self.requests.clone();
         if requests.wait_for(|count| *count >= times).await.is_err() {

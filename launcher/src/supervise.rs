@@ -164,7 +164,7 @@ impl Supervisor<'_> {
         }
         router.task.abort();
         self.board.clear();
-        shards.stop(SHARD_PATIENCE).await;
+        shards.stop(if self.stop.is_insisted() { Duration::ZERO } else { SHARD_PATIENCE }).await;
         Ok(())
     }
 }

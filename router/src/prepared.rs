@@ -136,11 +136,6 @@ impl PreparedModel {
         self.special_tokens.get(name).and_then(Value::as_str).map(str::to_owned)
     }
 
-    /// The identity as bytes, shortened or filled with zeros to 32.
-    pub fn identity_bytes(&self) -> [u8; 32] {
-        *blake3::hash(self.identity.as_bytes()).as_bytes()
-    }
-
     fn check(&self) -> Result<(), String> {
         let objects = [("config", &self.config), ("tokenizer", &self.tokenizer)];
         if let Some((name, _)) = objects.iter().find(|(_, value)| !value.is_object()) {
@@ -171,4 +166,74 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, PreparedError> {
 fn absolute(folder: &Path, path: &Path) -> Result<PathBuf, PreparedError> {
     let folder = std::path::absolute(folder).map_err(|source| PreparedError::Read { path: path.to_owned(), source })?;
     Ok(folder.components().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn valid() -> Value {
+        json!({
+            "format": 1, "model_id": "a/b", "revision": "abc", "model_dir": "weights", "model_type": "llava",
+            "config": {"model_type": "llava"}, "processor": {}, "tokenizer": {"model": {}},
+            "special_tokens": {"bos_token": "<s>"}, "control_tokens": ["<s>", "<image>"], "media_tokens": ["<image>"],
+            "chat_template": null, "eos_token_ids": [2], "generation": {}, "identity": "00ff",
+        })
+    }
+
+    fn read(value: &Value) -> Result<PreparedModel, PreparedError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("prepared.json");
+        std::fs::write(&path, value.to_string()).expect("it is written");
+        PreparedModel::read(&path)
+    }
+
+    #[track_caller]
+    fn refused(change: impl Fn(&mut Value), reason: &str) {
+        let mut value = valid();
+        change(&mut value);
+        let error = read(&value).expect_err("it is refused").to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+
+    #[test]
+    fn a_valid_file_is_read() {
+        let model = read(&valid()).expect("it is valid");
+        assert_eq!(model.special_token("bos_token").as_deref(), Some("<s>"));
+        assert_eq!(model.special_token("eos_token"), None);
+        assert_eq!((model.raw_prompt, model.eos_token_ids), (RawPrompt::Text, vec![2]));
+    }
+
+    #[test]
+    fn the_model_folder_counts_from_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("prepared.json");
+        for (written, expected) in [("weights", folder.path().join("weights")), (".", folder.path().to_owned())] {
+            let mut value = valid();
+            value["model_dir"] = json!(written);
+            std::fs::write(&path, value.to_string()).expect("it is written");
+            assert_eq!(PreparedModel::read(&path).expect("it is valid").model_dir, expected);
+        }
+    }
+
+    #[test]
+    fn broken_files_are_refused_with_a_reason() {
+        refused(|value| value["format"] = json!(2), "has format 2, this program reads format 1");
+        refused(|value| value["config"] = json!([]), "`config` is not an object");
+        refused(|value| value["tokenizer"] = json!("x"), "`tokenizer` is not an object");
+        refused(|value| value["model_type"] = json!("qwen2_vl"), "`config` says otherwise");
+        refused(|value| value["identity"] = json!(""), "`identity` is empty");
+        refused(|value| value["media_tokens"] = json!(["<video>"]), "\"<video>\"");
+        refused(|value| value["raw_prompt"] = json!("other"), "unknown variant `other`");
+        refused(|value| value["eos_token_ids"] = json!([-1]), "is not a prepared model");
+        refused(|value| *value = json!([]), "is not a prepared model");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = PreparedModel::read(Path::new("/nowhere/prepared.json")).expect_err("there is none").to_string();
+        assert!(error.starts_with("cannot read /nowhere/prepared.json"), "{error}");
+    }
 }

@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::api::{self, App, ModelInfo};
@@ -64,26 +66,15 @@ where
 {
     let Control { shutdown, stop_now, ready, restarts } = control;
     let (mut shutdown, mut stop_now) = (std::pin::pin!(shutdown), std::pin::pin!(stop_now));
-    let address = config.address();
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-    let started = tokio::select! {
+    let http = Http::open(config.address()).await?;
+    let Started { app, engine, facts, mut step_loop } = tokio::select! {
         started = start(&config, restarts) => started?,
         () = &mut shutdown => return Ok(()),
         () = &mut stop_now => return Ok(()),
     };
-    let Started { app, engine, facts, mut step_loop } = started;
-    let said = Ready {
-        address: listener.local_addr()?,
-        model_id: app.model.id.clone(),
-        device: facts.device.clone(),
-        dtype: facts.dtype.clone(),
-    };
     tokio::spawn(telemetry::upkeep(app.metrics.clone()));
-    let (close, closed) = oneshot::channel::<()>();
-    let serving = server::serve(listener, api::router(app), server::HttpLimits::default(), async move {
-        let _ = closed.await;
-    });
-    let serving = tokio::spawn(serving);
+    let said = said(http.address, &app, &facts);
+    http.serve(api::router(app));
     ready(said);
     let lost = tokio::select! {
         () = shutdown => false,
@@ -95,10 +86,46 @@ where
         () = stop_now => {}
     }
     engine.stop();
-    let _ = close.send(());
-    let _ = tokio::time::timeout(LAST_WORDS, serving).await;
+    http.close().await;
     anyhow::ensure!(!lost, "the model shards were lost and did not come back");
     Ok(())
+}
+
+/// The listening socket. It answers "loading" until it is given routes.
+struct Http {
+    address: SocketAddr,
+    routes: Arc<OnceLock<Router>>,
+    close: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+impl Http {
+    async fn open(address: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let (address, routes) = (listener.local_addr()?, Arc::new(OnceLock::new()));
+        let (close, closed) = oneshot::channel();
+        let gate = api::while_loading(Arc::clone(&routes));
+        let serving = tokio::spawn(server::serve(listener, gate, server::HttpLimits::default(), async move {
+            let _ = closed.await;
+        }));
+        Ok(Self { address, routes, close, serving })
+    }
+
+    fn serve(&self, routes: Router) {
+        // Set once, right after the start.
+        let _ = self.routes.set(routes);
+    }
+
+    /// Stops accepting and lets answers under way write their last event.
+    async fn close(self) {
+        let _ = self.close.send(());
+        let _ = tokio::time::timeout(LAST_WORDS, self.serving).await;
+    }
+}
+
+fn said(address: SocketAddr, app: &App, facts: &ModelFacts) -> Ready {
+    let (device, dtype) = (facts.device.clone(), facts.dtype.clone());
+    Ready { address, model_id: app.model.id.clone(), device, dtype }
 }
 
 /// Refuses new requests and waits for the running ones.
@@ -114,7 +141,7 @@ struct Started {
     app: App,
     engine: Engine,
     facts: ModelFacts,
-    step_loop: tokio::task::JoinHandle<()>,
+    step_loop: JoinHandle<()>,
 }
 
 async fn start(config: &RouterConfig, restarts: mpsc::Sender<RestartRequest>) -> anyhow::Result<Started> {

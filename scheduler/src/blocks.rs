@@ -7,6 +7,8 @@
 //! * cached: no users, published; in `idle`, least recently used first;
 //! * free: no users, unpublished; in `free`.
 
+use std::hash::BuildHasherDefault;
+
 use crate::hash::KeyMap;
 use crate::idle_list::IdleList;
 
@@ -34,7 +36,8 @@ impl BlockPool {
             blocks: vec![Block::default(); num_blocks as usize],
             free: (0..num_blocks).rev().collect(),
             idle: IdleList::new(num_blocks),
-            by_hash: KeyMap::default(),
+            // Never grows: growing would move all entries within one step.
+            by_hash: KeyMap::with_capacity_and_hasher(num_blocks as usize, BuildHasherDefault::default()),
         }
     }
 

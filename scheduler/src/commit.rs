@@ -104,10 +104,8 @@ impl Scheduler {
             return;
         }
         let first = std::mem::replace(&mut sequence.num_published, full);
-        sequence.hashes(full, block_size);
         for index in first..full {
-            let hash = sequence.hashes(full, block_size)[index];
-            self.blocks.publish(sequence.table[index], hash);
+            self.blocks.publish(sequence.table[index], sequence.hash(index, block_size));
         }
     }
 

@@ -5,10 +5,13 @@
 //! ```text
 //!            take_uploads        ready           encode
 //!   Wanted ───────────────▶ Uploading ─────▶ Ready ─────▶ Resident
-//!      ▲                                       │ not needed   │ evicted, or encoding failed (Doomed until
-//!      │ still needed when the plan            ▼              ▼ the next plan)
+//!      ▲                                       │ not needed   │ evicted
+//!      │ still needed when the plan            ▼              ▼
 //!      └───────────── is committed ───────── Forgetting ◀─────┘
 //! ```
+//!
+//! `Doomed` is what the next plan forgets although it may be needed: an embedding whose encoding failed, and
+//! pixels that have to make room for more urgent ones.
 //!
 //! `Forgetting` lasts until the plan that forgets is committed. Uploads do not travel in order with plans, so
 //! pixels sent earlier could arrive before the shard forgets and would be dropped with the old ones.
@@ -84,6 +87,8 @@ pub(crate) struct ImageCache {
     max_pending_tokens: u64,
     world_size: u32,
     next_rank: u32,
+    /// The image last uploaded beyond the limit.
+    urgent: Option<ImageKey>,
 
     /// Images in state `Wanted`, those of the oldest sequences first.
     upload_queue: BTreeSet<(Arrival, ImageKey)>,
@@ -117,6 +122,7 @@ impl ImageCache {
             max_pending_tokens: u64::from(limits.max_pending_tokens),
             world_size: limits.world_size,
             next_rank: 0,
+            urgent: None,
             upload_queue: BTreeSet::new(),
             num_uploading: 0,
             pending_tokens: 0,
@@ -263,10 +269,24 @@ impl ImageCache {
         uploads
     }
 
-    /// Like `take_uploads` for this one image, whatever else is pending, unless an upload is on its way.
+    /// Like `take_uploads` for this one image, although the limit is reached. There is one such image at a time:
+    /// if the pixels of an earlier one are still not used, they have to go first.
     pub(crate) fn take_urgent_upload(&mut self, key: ImageKey) -> Option<(ImageKey, u32)> {
-        let urgent = self.num_uploading == 0 && self.state(key) == Some(ImageState::Wanted);
-        urgent.then(|| (key, self.begin_upload(key)))
+        if self.num_uploading > 0 || self.state(key) != Some(ImageState::Wanted) {
+            return None;
+        }
+        let earlier = self.urgent.filter(|earlier| *earlier != key);
+        match earlier.and_then(|earlier| Some((earlier, self.state(earlier)?))) {
+            Some((earlier, ImageState::Ready { .. })) => {
+                self.change(earlier, |image| image.state = ImageState::Doomed);
+                None
+            }
+            Some((_, ImageState::Doomed | ImageState::Forgetting)) => None,
+            _ => {
+                self.urgent = Some(key);
+                Some((key, self.begin_upload(key)))
+            }
+        }
     }
 
     fn begin_upload(&mut self, key: ImageKey) -> u32 {

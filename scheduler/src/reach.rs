@@ -149,6 +149,21 @@ impl Scheduler {
         self.sequences.snapshot(Phase::Prefilling).into_iter().map(missing).sum()
     }
 
+    /// Whether a prompt surely has no room, found out at constant cost: if the first block that was not cached when
+    /// it was last looked for still is not, no more can be cached than then.
+    pub(crate) fn is_too_large(&mut self, slot: Slot, reserve: usize) -> bool {
+        let block_size = self.config.block_size;
+        let sequence = &mut self.sequences[slot];
+        let mut most_cached = sequence.max_cached_blocks(block_size);
+        if let Some(last_match) = sequence.last_match.filter(|last_match| *last_match < most_cached)
+            && self.blocks.find(&sequence.hash(last_match, block_size)).is_none()
+        {
+            most_cached = last_match;
+        }
+        let needed = reserve + self.blocks_of(self.sequences[slot].len()) - most_cached;
+        self.blocks.num_available() < needed && self.sequences.is_empty(Phase::Stalled)
+    }
+
     /// Whether a prompt may start: all of its blocks must be there beyond `reserve`, or it would soon be
     /// preempted again. Those that wait for pixels give theirs up if that helps.
     pub(crate) fn has_room(&mut self, slot: Slot, num_cached: usize, reserve: usize, draft: &mut Draft) -> bool {
@@ -175,10 +190,14 @@ impl Scheduler {
 
     /// Blocks a start takes from those available: new ones, and cached ones that nobody uses.
     fn start_cost(&mut self, slot: Slot, num_cached: usize) -> usize {
-        let block_size = self.config.block_size;
-        let sequence = &mut self.sequences[slot];
-        let new = sequence.len().div_ceil(block_size) as usize - num_cached;
-        let cached = sequence.hashes(num_cached, block_size).iter().filter_map(|hash| self.blocks.find(hash));
+        let new = self.blocks_of(self.sequences[slot].len()) - num_cached;
+        let cached = self.cached_blocks(slot, num_cached).into_iter();
         new + cached.filter(|block| self.blocks.is_idle(*block)).count()
+    }
+
+    /// The first `num_cached` blocks of a sequence, as `match_prefix` found them.
+    pub(crate) fn cached_blocks(&mut self, slot: Slot, num_cached: usize) -> Vec<u32> {
+        let Self { sequences, blocks, config, .. } = self;
+        (0..num_cached).filter_map(|block| blocks.find(&sequences[slot].hash(block, config.block_size))).collect()
     }
 }

@@ -135,8 +135,9 @@ impl Scheduler {
     /// Every one must be answered by [`Scheduler::image_ready`] or [`Scheduler::image_failed`].
     ///
     /// Images of older sequences go first, up to `max_pending_upload_tokens` that are not yet encoded. What the
-    /// oldest sequence waits for goes beyond that limit, when no other upload is on its way: else pixels that
-    /// are there too early could keep out those that are needed first.
+    /// oldest sequence waits for goes beyond that limit, one image at a time and when no other upload is on its
+    /// way: else pixels that are there too early could keep out those that are needed first. Ask after every
+    /// other call: each may change the answer.
     pub fn take_uploads(&mut self) -> Vec<(ImageKey, u32)> {
         let mut uploads = self.images.take_uploads();
         let urgent = self.sequences.oldest().and_then(|(_, slot)| self.sequences[slot].waits_for);
@@ -303,17 +304,17 @@ impl Scheduler {
         }
     }
 
-    /// Leading blocks of the sequence that the prefix cache holds. Leaves at least one token to compute, whose
-    /// logits are needed, and never ends inside an image that is computed as a whole.
+    /// Leading blocks of the sequence that the prefix cache holds. Never ends inside an image that is computed as a whole.
     pub(crate) fn match_prefix(&mut self, slot: Slot) -> usize {
         if !self.config.prefix_caching {
             return 0;
         }
         let block_size = self.config.block_size;
         let sequence = &mut self.sequences[slot];
-        let most = (sequence.len() - 1) / block_size;
-        let hashes = sequence.hashes(most as usize, block_size);
-        let mut matched = hashes.iter().take_while(|hash| self.blocks.find(hash).is_some()).count();
+        let most = sequence.max_cached_blocks(block_size);
+        let is_cached = |block: &usize| self.blocks.find(&sequence.hash(*block, block_size)).is_some();
+        let mut matched = (0..most).take_while(is_cached).count();
+        sequence.last_match = Some(matched);
         while let Some(cut) = sequence.placeholder_around(matched as u32 * block_size) {
             if !sequence.whole_images {
                 break;

@@ -71,6 +71,8 @@ pub(crate) struct Sequence {
     pub(crate) table: Vec<u32>,
     /// Leading blocks of the table that are dealt with: found in the prefix cache or published.
     pub(crate) num_published: usize,
+    /// Blocks the prefix cache had when it was last asked.
+    pub(crate) last_match: Option<usize>,
     hashes: Vec<BlockHash>,
     root: BlockHash,
 
@@ -114,6 +116,7 @@ impl Sequence {
             steps_in_flight: 0,
             table: Vec::new(),
             num_published: 0,
+            last_match: None,
             hashes: Vec::new(),
             inside: None,
             waits_for: None,
@@ -224,38 +227,41 @@ impl Sequence {
         })
     }
 
-    /// Hashes of the first `num_blocks` blocks, all of whose tokens must be known.
-    pub(crate) fn hashes(&mut self, num_blocks: usize, block_size: u32) -> &[BlockHash] {
-        while self.hashes.len() < num_blocks {
+    /// Blocks that need not be computed if they are cached. At least one token is left, whose logits are needed.
+    pub(crate) fn max_cached_blocks(&self, block_size: u32) -> usize {
+        ((self.len() - 1) / block_size) as usize
+    }
+
+    /// Hash of a block, all of whose tokens must be known. Hashes are made when they are first asked for: a prompt
+    /// that shares nothing costs one hash to find that out, and the others as its chunks are committed.
+    pub(crate) fn hash(&mut self, block: usize, block_size: u32) -> BlockHash {
+        while self.hashes.len() <= block {
             let start = self.hashes.len() as u32 * block_size;
             let parent = *self.hashes.last().unwrap_or(&self.root);
             self.hashes.push(self.block_hash(parent, start..start + block_size));
         }
-        &self.hashes[..num_blocks]
+        self.hashes[block]
     }
 
     /// Covers everything the KV of these tokens depends on. The whole run's length is part of it because with
     /// `whole_images` its tokens also see those behind the block.
     fn block_hash(&self, parent: BlockHash, tokens: Range<u32>) -> BlockHash {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&parent.0);
-        for token in &self.tokens[tokens.start as usize..tokens.end as usize] {
-            hasher.update(&token.to_le_bytes());
-        }
+        let mut content = Vec::with_capacity(4 * tokens.len() + 128);
+        content.extend(parent.0);
+        content.extend(self.tokens[tokens.start as usize..tokens.end as usize].iter().flat_map(|id| id.to_le_bytes()));
         for (span, placeholder) in
             self.spans(tokens.clone(), 0).zip(&self.placeholders[self.placeholder_after(tokens.start)..])
         {
-            hasher.update(&span.image.0);
-            for number in [span.offset, span.length, span.image_offset, placeholder.image_offset, placeholder.length] {
-                hasher.update(&number.to_le_bytes());
-            }
+            content.extend(span.image.0);
+            let numbers = [span.offset, span.length, span.image_offset, placeholder.image_offset, placeholder.length];
+            content.extend(numbers.into_iter().flat_map(u32::to_le_bytes));
         }
         if let Positions::Explicit { axes, next } = &self.positions {
             for position in axes.iter().flat_map(|axis| self.axis_positions(axis, *next, tokens.clone())) {
-                hasher.update(&position.to_le_bytes());
+                content.extend(position.to_le_bytes());
             }
         }
-        BlockHash(*hasher.finalize().as_bytes())
+        BlockHash(*blake3::hash(&content).as_bytes())
     }
 }
 
@@ -266,11 +272,9 @@ fn root_hash(new: &NewSequence) -> BlockHash {
         Positions::Sequential => 0,
         Positions::Explicit { axes, .. } => axes.len() as u64,
     };
-    let mut hasher = blake3::Hasher::new();
-    for number in [new.cache_salt, u64::from(new.whole_images), num_axes] {
-        hasher.update(&number.to_le_bytes());
-    }
-    BlockHash(*hasher.finalize().as_bytes())
+    let content: Vec<u8> =
+        [new.cache_salt, u64::from(new.whole_images), num_axes].into_iter().flat_map(u64::to_le_bytes).collect();
+    BlockHash(*blake3::hash(&content).as_bytes())
 }
 
 fn image_needs(new: &NewSequence) -> Vec<ImageNeed> {

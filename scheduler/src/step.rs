@@ -14,7 +14,7 @@ const MAX_SKIPPED: usize = 8;
 
 /// Steps in which younger prompts may advance past one that does not fit. After that it is a barrier: no
 /// younger prompt advances before it does.
-const MAX_TIMES_OVERTAKEN: u32 = 32;
+const MAX_TIMES_OVERTAKEN: u32 = 16;
 
 enum Outcome {
     Served,
@@ -153,7 +153,7 @@ impl Scheduler {
     /// costs more than it gains.
     fn plan_start(&mut self, slot: Slot, draft: &mut Draft) -> Outcome {
         let reserve = self.num_active() + self.promised_blocks();
-        if self.blocks.num_available() <= reserve && self.sequences.is_empty(Phase::Stalled) {
+        if self.is_too_large(slot, reserve) {
             return Outcome::Skipped;
         }
         let num_cached = self.match_prefix(slot);
@@ -183,14 +183,12 @@ impl Scheduler {
 
     /// Takes the cached blocks over.
     fn start(&mut self, slot: Slot, num_cached: usize) {
-        let block_size = self.config.block_size;
+        let cached = self.cached_blocks(slot, num_cached);
         let sequence = &mut self.sequences[slot];
-        let cached: Vec<u32> =
-            sequence.hashes(num_cached, block_size).iter().filter_map(|hash| self.blocks.find(hash)).collect();
         for block in &cached {
             self.blocks.share(*block);
         }
-        sequence.computed = num_cached as u32 * block_size;
+        sequence.computed = num_cached as u32 * self.config.block_size;
         sequence.num_published = num_cached;
         sequence.table = cached;
         sequence.cached_tokens.get_or_insert(sequence.computed);

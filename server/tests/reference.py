@@ -24,10 +24,9 @@ class Reference:
     @torch.inference_mode()
     def embeddings(self, seeds: list[int]) -> Tensor:
         """[images, tokens, width]."""
-        features: Tensor = self.model.model.get_image_features(
-            self._pixel_values(seeds), return_dict=True
-        ).pooler_output
-        return features
+        output = self.model.model.get_image_features(self._pixel_values(seeds), return_dict=True)
+        embeddings: Tensor = output.pooler_output
+        return embeddings
 
     @torch.inference_mode()
     def logits(self, prompt: Prompt) -> Tensor:

@@ -60,10 +60,13 @@ def dense_logprobs(choice: Choice) -> Tensor:
         ({"top_p": 1e-6}, [TopPLogitsWarper(1e-6)]),
         ({"typical_p": 0.2}, [TypicalLogitsWarper(0.2)]),
         ({"typical_p": 0.9}, [TypicalLogitsWarper(0.9)]),
-        ({"temperature": 0.8, "top_k": 20, "top_p": 0.9}, [TemperatureLogitsWarper(0.8), TopKLogitsWarper(20), TopPLogitsWarper(0.9)]),
+        (
+            {"temperature": 0.8, "top_k": 20, "top_p": 0.9},
+            [TemperatureLogitsWarper(0.8), TopKLogitsWarper(20), TopPLogitsWarper(0.9)],
+        ),
         ({"top_k": 30, "typical_p": 0.7}, [TopKLogitsWarper(30), TypicalLogitsWarper(0.7)]),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("greedy", [True, False])
 def test_filter_equals_transformers(sampling: dict[str, float], processors: list[Processor], greedy: bool) -> None:
     scores = logits(6)
@@ -96,17 +99,16 @@ def test_frequency_and_presence_penalties(relative: bool) -> None:
         frequency_penalty=0.7, presence_penalty=0.2, relative_penalty=relative, num_top_tokens=VOCABULARY
     )
     sampler = Sampler(VOCABULARY, CPU, Ranks())
-    prompt, output = [5, 5, 8], []
+    prompt, output = [5, 5, 8], list[int]()
     sampler.learn(0, sampling, ints(prompt))
     for step in range(6):
         scores = logits(1, step // 3)
-        counted = np.bincount(prompt + output if relative else output, minlength=VOCABULARY) if output or relative else np.zeros(VOCABULARY)  # fmt: skip
-        counted = counted / len(prompt + output) if relative else counted
-        seen = np.isin(np.arange(VOCABULARY), output)
-        wanted = scores[0].double().numpy() - 0.7 * counted - 0.2 * seen
+        counted = ints(prompt + output if relative else output)
+        frequency = np.bincount(counted, minlength=VOCABULARY) / (len(counted) if relative else 1)
+        penalty = 0.7 * frequency + 0.2 * np.isin(np.arange(VOCABULARY), output)
         choice = sampler.sample(scores, ints([0]), ints([step]))
-        wanted_logprobs = torch.log_softmax(torch.from_numpy(wanted), -1)
-        torch.testing.assert_close(dense_logprobs(choice)[0], wanted_logprobs, atol=1e-5, rtol=1e-5)
+        wanted = torch.log_softmax(scores[0].double() - torch.from_numpy(penalty), -1)
+        torch.testing.assert_close(dense_logprobs(choice)[0], wanted, atol=1e-5, rtol=1e-5)
         output.append(int(choice.token_ids[0]))
     assert len(set(output)) > 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -15,7 +16,8 @@ def run(prompts: list[Prompt], num_tokens: int, cuts: list[int]) -> list[list[li
     """What each rank sampled for each prompt."""
     work = json.dumps([[[p.token_ids, list(p.images.items())] for p in prompts], num_tokens, cuts, _free_port()])
     command = [sys.executable, str(Path(__file__)), work]
-    ranks = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True) for rank in range(2)]
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ranks = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True, env=paths) for rank in range(2)]
     outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0]
     return [json.loads(output) for output in outputs]

@@ -127,10 +127,11 @@ class ImageStore:
     def put(self, image: Image) -> None:
         """Keeps pixels until they are encoded or forgotten."""
         with self._lock:
-            waiting = sum(other.num_bytes for other in self._pixels.values())
+            key = image.header.key
+            waiting = sum(other.num_bytes for name, other in self._pixels.items() if name != key)
             if waiting + image.num_bytes > self.max_upload_bytes:
                 raise UploadFull(f"{waiting} bytes of pixels are waiting")
-            self._pixels[image.header.key] = image
+            self._pixels[key] = image
 
     def take(self, key: bytes) -> Image | None:
         """The pixels, which then belong to the caller."""

@@ -35,7 +35,11 @@ impl fmt::Debug for ApiKey {
 }
 
 /// Middleware: 401 without a configured key.
-pub(super) async fn require_key(State(api): State<Arc<Api>>, request: Request, next: Next) -> Result<Response, ApiError> {
+pub(super) async fn require_key(
+    State(api): State<Arc<Api>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
     let options = &api.options;
     let open = is_open(request.method(), request.uri().path(), options.metrics_need_key);
     if options.api_keys.is_empty() || open || knows_key(request.headers(), &options.api_keys) {
@@ -66,9 +70,15 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// Middleware: 421 for a host name that is not on the list. Keeps web pages that point their own name at this machine
 /// (DNS rebinding) from reading answers.
-pub(super) async fn require_host(State(api): State<Arc<Api>>, request: Request, next: Next) -> Result<Response, ApiError> {
+pub(super) async fn require_host(
+    State(api): State<Arc<Api>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
     let hosts = &api.options.allowed_hosts;
-    if hosts.is_empty() || host_name(&request).is_none_or(|name| hosts.iter().any(|host| host.eq_ignore_ascii_case(name))) {
+    if hosts.is_empty()
+        || host_name(&request).is_none_or(|name| hosts.iter().any(|host| host.eq_ignore_ascii_case(name)))
+    {
         return Ok(next.run(request).await);
     }
     Err(ApiError::new(ErrorKind::Misdirected, "this server does not answer for the host name of the request"))
@@ -98,7 +108,8 @@ mod tests {
     fn keys_are_compared_exactly() {
         check(Some("Bearer Secret"), true);
         check(Some("bearer other"), true);
-        for wrong in ["Bearer secret", "Bearer Secret2", "Bearer Secre", "Bearer", "Bearer ", "Basic Secret", "Secret"] {
+        for wrong in ["Bearer secret", "Bearer Secret2", "Bearer Secre", "Bearer", "Bearer ", "Basic Secret", "Secret"]
+        {
             check(Some(wrong), false);
         }
         check(None, false);

@@ -95,9 +95,7 @@ impl ErrorKind {
                 prefix: "Request failed during generation: ",
                 ..row(StatusCode::FAILED_DEPENDENCY, "generation", "generation", SERVER)
             },
-            Self::Incomplete => {
-                row(StatusCode::INTERNAL_SERVER_ERROR, "incomplete_generation", "incomplete", SERVER)
-            }
+            Self::Incomplete => row(StatusCode::INTERNAL_SERVER_ERROR, "incomplete_generation", "incomplete", SERVER),
             Self::IncompleteStream => {
                 row(StatusCode::INTERNAL_SERVER_ERROR, "incomplete_generation_stream", "incomplete", SERVER)
             }

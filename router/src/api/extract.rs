@@ -190,6 +190,8 @@ mod tests {
     struct Parameters {
         #[allow(dead_code, reason = "only its type matters")]
         top_k: Option<u32>,
+        #[allow(dead_code, reason = "only its type matters")]
+        grammar: Option<serde_json::Value>,
     }
 
     #[track_caller]
@@ -212,7 +214,7 @@ mod tests {
         refused("{", ErrorKind::BadRequest, "not valid JSON");
         refused("", ErrorKind::BadRequest, "not valid JSON");
         refused(r#"{"inputs": "a"} x"#, ErrorKind::BadRequest, "trailing characters");
-        let deep = format!(r#"{{"inputs": "a", "other": {}}}"#, "[".repeat(100_000));
+        let deep = format!(r#"{{"inputs": "a", "parameters": {{"grammar": {}}}}}"#, "[".repeat(100_000));
         refused(&deep, ErrorKind::BadRequest, "recursion limit");
     }
 

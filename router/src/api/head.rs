@@ -49,7 +49,7 @@ pub(super) async fn identify(mut request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let route = response.extensions().get::<Route>().map_or("", |route| route.0.as_str());
     let (status, milliseconds) = (response.status().as_u16(), started.elapsed().as_millis() as u64);
-    let error = response.extensions().get::<ApiError>().map(|error| error.kind());
+    let error = response.extensions().get::<ApiError>().map(ApiError::kind);
     tracing::info!(%method, route, status, ?error, milliseconds, request_id = ?id.0, "answered");
     response.headers_mut().insert(REQUEST_ID, id.0);
     response

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use metrics::gauge;
+use metrics::{counter, gauge};
 use serde::Serialize;
 
 use super::Api;
@@ -70,9 +70,21 @@ pub(super) async fn info(State(api): State<Arc<Api>>) -> Json<Info> {
     })
 }
 
+/// What nobody counts as it happens is looked up when somebody asks.
+fn snapshot(api: &Api) {
+    let (limits, stats) = (api.generator.limits(), api.generator.stats().scheduler);
+    gauge!("tgi_batch_max_total_tokens").set(limits.max_kv_tokens);
+    gauge!("tgi_batch_total_tokens").set(limits.max_kv_tokens);
+    let used = stats.blocks_total.saturating_sub(stats.blocks_free + stats.blocks_cached);
+    gauge!("tgi_kv_cache_usage").set(used as f64 / stats.blocks_total.max(1) as f64);
+    counter!("tgi_prefix_cache_hit_tokens").absolute(stats.prefix_hit_tokens);
+    counter!("tgi_image_embedding_hits").absolute(stats.image_hits);
+    counter!("tgi_image_embedding_misses").absolute(stats.image_misses);
+}
+
 /// `GET /metrics`.
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    gauge!("tgi_batch_max_total_tokens").set(api.generator.limits().max_kv_tokens);
+    snapshot(&api);
     let mut response = api.metrics.render().into_response();
     response.headers_mut().insert(CONTENT_TYPE, PROMETHEUS_TEXT);
     response

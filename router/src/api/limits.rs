@@ -48,7 +48,7 @@ impl Default for RequestLimits {
             max_parts: 4096,
             max_tools: 128,
             payload_limit: 32 << 20,
-            body_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_mins(1),
             body_pause: Duration::from_secs(15),
             max_uri_bytes: 8 << 10,
             max_headers: 100,

@@ -12,6 +12,7 @@ mod head;
 mod health;
 mod info;
 mod limits;
+mod loading;
 mod media;
 mod observe;
 mod openai;
@@ -43,6 +44,7 @@ pub use self::auth::ApiKey;
 pub use self::error::{ApiError, ErrorKind};
 pub use self::generator::{Admission, Generator, Tokens};
 pub use self::limits::RequestLimits;
+pub use self::loading::while_loading;
 use crate::images::ImageLoader;
 use crate::prompt::PromptBuilder;
 

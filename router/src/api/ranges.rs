@@ -20,7 +20,11 @@ pub(super) fn repetition_penalty(value: Option<f32>) -> Result<f32, ApiError> {
 fn positive(field: &str, value: Option<f32>, max: f32) -> Result<f32, ApiError> {
     let value = value.unwrap_or(1.0);
     let allowed = value > 0.0 && value <= max;
-    if allowed { Ok(value) } else { Err(ApiError::field(field, format!("must be strictly positive and at most {max}"))) }
+    if allowed {
+        Ok(value)
+    } else {
+        Err(ApiError::field(field, format!("must be strictly positive and at most {max}")))
+    }
 }
 
 /// `frequency_penalty` and `presence_penalty`.
@@ -39,7 +43,7 @@ pub(super) fn probability(field: &str, value: Option<f32>) -> Result<f32, ApiErr
 
 pub(super) fn top_k(value: Option<i64>) -> Result<u32, ApiError> {
     let value = value.unwrap_or(0);
-    let allowed = u32::try_from(value).ok().filter(|value| *value <= i32::MAX as u32);
+    let allowed = u32::try_from(value).ok().filter(|value| i32::try_from(*value).is_ok());
     allowed.ok_or_else(|| ApiError::field("top_k", "must be >= 0"))
 }
 

@@ -50,7 +50,7 @@ impl Api {
     /// Does the expensive half of a request, cheapest part first.
     pub(super) async fn start(&self, request: ValidRequest, mut stopwatch: Stopwatch) -> Result<Running, ApiError> {
         let admissions = self.admit(request.seeds.len())?;
-        let images = media::load(self, &request.image_urls).await?;
+        let images = media::load(self, request.image_urls).await?;
         stopwatch.loaded(&images);
         let prompt = self.prompt(request.input, images).await?;
         let asked = self.fit(request.max_new_tokens, &prompt);
@@ -60,7 +60,7 @@ impl Api {
             max_new_tokens: asked,
             ignore_eos: request.ignore_eos,
         };
-        let tokens = submit(admissions, &sequence, &request.seeds)?;
+        let tokens = submit(admissions, sequence, &request.seeds)?;
         stopwatch.submitted();
         let feeds = tokens.into_iter().map(|tokens| Feed::new(tokens, stopwatch.started())).collect();
         Ok(Running { feeds, stopwatch, characters: request.characters })
@@ -77,6 +77,7 @@ impl Api {
             Input::Conversation(conversation) => self.prompts.chat(conversation, images).await?,
         };
         counter!("tgi_image_tokens").increment(u64::from(prompt.image_tokens()));
+        counter!("tgi_prompt_tokens").increment(prompt.token_ids.len() as u64);
         histogram!("tgi_request_input_length").record(prompt.token_ids.len() as f64);
         Ok(prompt)
     }
@@ -92,13 +93,14 @@ impl Api {
 /// Submits one sequence a seed. When one is refused those before it are cancelled by being dropped.
 fn submit(
     admissions: Vec<Box<dyn Admission>>,
-    sequence: &GenerateRequest,
+    sequence: GenerateRequest,
     seeds: &[u64],
 ) -> Result<Vec<Box<dyn Tokens>>, ApiError> {
-    let sequences = admissions.into_iter().zip(seeds).map(|(admission, &seed)| {
-        let mut sequence = sequence.clone();
+    // The last repetition is the original, so that a single sequence costs no copy of its prompt.
+    let sequences = std::iter::repeat_n(sequence, seeds.len()).zip(seeds);
+    let submitted = admissions.into_iter().zip(sequences).map(|(admission, (mut sequence, &seed))| {
         sequence.sampling.seed = seed;
         Ok(admission.submit(sequence)?)
     });
-    sequences.collect()
+    submitted.collect()
 }

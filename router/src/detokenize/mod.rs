@@ -9,7 +9,7 @@ use text_generation_scheduler::TokenId;
 
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use table::{InvalidDecoder, TokenTable};
 use table::{Piece, Scheme};
@@ -24,20 +24,21 @@ const MAX_HELD_BYTES: usize = 64;
 pub struct Detokenizer {
     table: Arc<TokenTable>,
     skip_special: bool,
-    /// No token was shown yet, and a text starts here.
-    at_start: bool,
+    /// Characters that may still be taken off the start of the text.
+    leading: usize,
     held: Vec<u8>,
 }
 
 impl Detokenizer {
     /// For what a model generates after a prompt. `skip_special` leaves special tokens out.
     pub fn new(table: Arc<TokenTable>, skip_special: bool) -> Self {
-        Self { table, skip_special, at_start: false, held: Vec::new() }
+        Self { table, skip_special, leading: 0, held: Vec::new() }
     }
 
     /// For ids that are a whole text: decoders of the `SentencePiece` kind drop the blank in front.
     pub fn from_start(table: Arc<TokenTable>, skip_special: bool) -> Self {
-        Self { at_start: true, ..Self::new(table, skip_special) }
+        let leading = table.leading().map_or(0, |leading| leading.most);
+        Self { leading, ..Self::new(table, skip_special) }
     }
 
     /// The text this token completes; empty while a character is incomplete.
@@ -46,13 +47,20 @@ impl Detokenizer {
         if self.skip_special && self.table.is_special(id) {
             return String::new();
         }
-        let at_start = std::mem::take(&mut self.at_start);
-        match self.table.scheme() {
-            Scheme::ByteLevel => {
+        match (self.table.scheme(), piece) {
+            (Scheme::ByteLevel, piece) => {
                 self.held.extend_from_slice(piece.bytes());
                 take_characters(&mut self.held)
             }
-            Scheme::Pieces(_) => self.push_piece(&piece.clone(), at_start),
+            (Scheme::Pieces(_), Piece::Byte(byte)) => {
+                self.held.push(*byte);
+                let text = self.take_fallback_bytes();
+                self.without_leading(text)
+            }
+            (Scheme::Pieces(_), Piece::Text(bytes)) => {
+                let text = replaced(&std::mem::take(&mut self.held)) + &String::from_utf8_lossy(bytes);
+                self.without_leading(text)
+            }
         }
     }
 
@@ -65,18 +73,15 @@ impl Detokenizer {
         }
     }
 
-    fn push_piece(&mut self, piece: &Piece, at_start: bool) -> String {
-        match piece {
-            Piece::Byte(byte) => {
-                self.held.push(*byte);
-                self.take_fallback_bytes()
-            }
-            Piece::Text(bytes) => {
-                let text = String::from_utf8_lossy(bytes);
-                let shown = if at_start { self.table.without_leading(&text) } else { &text };
-                self.flush() + shown
-            }
+    /// The text of a token without what the decoder takes off the start of a text.
+    fn without_leading(&mut self, mut text: String) -> String {
+        if let Some(leading) = self.table.leading().filter(|_| self.leading > 0) {
+            let taken = text.chars().take(self.leading).take_while(|&letter| letter == leading.letter).count();
+            text.drain(..taken * leading.letter.len_utf8());
+            let ends = leading.first_token_only || !text.is_empty();
+            self.leading = if ends { 0 } else { self.leading - taken };
         }
+        text
     }
 
     /// The run of bytes so far, once it is text or has grown too long to be.

@@ -35,12 +35,14 @@ pub(super) struct Pieces {
     leading: Option<Leading>,
 }
 
+/// Characters taken off the start of a text.
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum Leading {
-    /// Up to so many of a character.
-    Strip(char, usize),
-    /// All blanks of the first token.
-    Blanks,
+pub(super) struct Leading {
+    pub(super) letter: char,
+    /// So many at most.
+    pub(super) most: usize,
+    /// Only as far as the first token goes.
+    pub(super) first_token_only: bool,
 }
 
 /// What one token contributes.
@@ -118,15 +120,11 @@ impl TokenTable {
         &self.scheme
     }
 
-    /// The first token's text as the decoder shows it at the start of a text.
-    pub(super) fn without_leading<'t>(&self, text: &'t str) -> &'t str {
-        let Scheme::Pieces(Pieces { leading: Some(leading), .. }) = &self.scheme else { return text };
-        match leading {
-            Leading::Strip(letter, most) => {
-                let stripped = text.chars().take(*most).take_while(|found| found == letter).map(char::len_utf8).sum();
-                &text[stripped..]
-            }
-            Leading::Blanks => text.trim_start_matches(' '),
+    /// What the decoder takes off the start of a text.
+    pub(super) fn leading(&self) -> Option<&Leading> {
+        match &self.scheme {
+            Scheme::Pieces(pieces) => pieces.leading.as_ref(),
+            Scheme::ByteLevel => None,
         }
     }
 
@@ -239,14 +237,15 @@ impl Pieces {
         let letter =
             step["content"].as_str().and_then(|content| content.chars().next()).ok_or_else(|| unknown(step))?;
         let most = step["start"].as_u64().unwrap_or(0) as usize;
-        self.leading = Some(Leading::Strip(letter, most));
+        self.leading = Some(Leading { letter, most, first_token_only: false });
         Ok(())
     }
 
     fn read_metaspace(&mut self, step: &Value) -> Result<(), InvalidDecoder> {
         let blank = step["replacement"].as_str().ok_or_else(|| unknown(step))?;
         self.replacements.push((blank.to_owned(), " ".to_owned()));
-        self.leading = (step["prepend_scheme"] != "never").then_some(Leading::Blanks);
+        let blanks = Leading { letter: ' ', most: usize::MAX, first_token_only: true };
+        self.leading = (step["prepend_scheme"] != "never").then_some(blanks);
         Ok(())
     }
 }

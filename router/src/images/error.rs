@@ -107,7 +107,7 @@ pub enum ImageFault {
     /// The model cannot take it.
     #[error(transparent)]
     Rejected(#[from] ImageRejected),
-    /// Too many images wait to be decoded.
+    /// Too many images, or too many bytes of them, wait to be decoded.
     #[error("too many images are waiting to be decoded")]
     Busy,
     /// A fault of the server's own.

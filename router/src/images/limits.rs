@@ -29,6 +29,8 @@ pub struct ImageLimits {
     pub max_waiting_decodes: usize,
     /// Bytes that decoders of all requests may hold together, at [`DECODE_BYTES_PER_PIXEL`] a pixel.
     pub max_decoded_bytes_in_flight: u64,
+    /// Encoded bytes that all requests may hold together between their arrival and the end of decoding.
+    pub max_source_bytes_in_flight: u64,
     /// Resized pixels kept for images that come again.
     pub cache_bytes: u64,
 }
@@ -46,6 +48,7 @@ impl Default for ImageLimits {
             decode_threads: std::thread::available_parallelism().map_or(2, usize::from),
             max_waiting_decodes: 1024,
             max_decoded_bytes_in_flight: 1 << 30,
+            max_source_bytes_in_flight: 1 << 30,
             cache_bytes: 256 << 20,
         }
     }

@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::families::{ImageLayout, ImageSize, VlmFamily};
 
-use super::budget::RequestBudget;
+use super::budget::{RequestBudget, SourceMemory};
 use super::cache::{Flights, ImageCache};
 use super::decode::{self, Header};
 use super::error::{ImageError, ImageFault};
@@ -69,6 +69,7 @@ struct Shared {
     model: ImageModel,
     limits: ImageLimits,
     fetcher: Fetcher,
+    memory: SourceMemory,
     pool: DecodePool,
     cache: ImageCache,
     flights: Flights,
@@ -95,8 +96,9 @@ impl ImageLoader {
         lookup: Arc<dyn Lookup>,
     ) -> Result<Self, LoaderError> {
         let fetcher = Fetcher::new(fetch, lookup).map_err(LoaderError::Client)?;
-        let (pool, cache) = (DecodePool::new(&limits), ImageCache::new(limits.cache_bytes));
-        Ok(Self(Arc::new(Shared { model, limits, fetcher, pool, cache, flights: Flights::default() })))
+        let (memory, pool) = (SourceMemory::new(&limits), DecodePool::new(&limits));
+        let cache = ImageCache::new(limits.cache_bytes);
+        Ok(Self(Arc::new(Shared { model, limits, fetcher, memory, pool, cache, flights: Flights::default() })))
     }
 
     /// The limits this loader works within.
@@ -110,7 +112,7 @@ impl ImageLoader {
         if count > limits.max_images {
             return Err(ImageError::TooMany { count, limit: limits.max_images });
         }
-        let budget = RequestBudget::new(limits);
+        let budget = self.0.memory.budget(limits);
         for (index, source) in sources.iter().enumerate() {
             self.0.check(source, &budget).map_err(|fault| fault.at(index, count))?;
         }

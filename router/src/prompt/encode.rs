@@ -43,10 +43,6 @@ impl Forbidden {
     pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
         self.0.values().map(String::as_str)
     }
-
-    fn count(&self, ids: &[TokenId]) -> usize {
-        ids.iter().filter(|&&id| self.has(id)).count()
-    }
 }
 
 /// Token ids and where in the text they come from.
@@ -70,6 +66,8 @@ pub(super) struct Encoder {
     added: HashMap<TokenId, AddedToken>,
     control: Forbidden,
     media: Forbidden,
+    /// What the model makes of characters it has no token for; honest text may have some.
+    unknown: Option<TokenId>,
     newline: Vec<TokenId>,
     around: (Vec<TokenId>, Vec<TokenId>),
 }
@@ -85,6 +83,7 @@ impl Encoder {
         let mut encoder = Self {
             control: forbidden(&tokenizer, control)?,
             media: forbidden(&tokenizer, media)?,
+            unknown: unknown_token(json, &tokenizer),
             tokenizer,
             added,
             newline: Vec::new(),
@@ -141,11 +140,10 @@ impl Encoder {
             refuse_swallowed(spanned, &hostile, forbidden)?;
             self.encode_pieces(&spanned.text, &hostile, with_offsets)?
         };
-        if forbidden.count(&encoded.ids) == found.len() - hostile.len() {
-            Ok(encoded)
-        } else {
-            Err(PromptError::ControlTokens)
-        }
+        let written = found.iter().filter(|found| !overlaps(&spanned.user, &found.range));
+        let expected = written.filter(|found| Some(found.id) != self.unknown).count();
+        let made = encoded.ids.iter().filter(|&&id| forbidden.has(id) && Some(id) != self.unknown).count();
+        if made == expected { Ok(encoded) } else { Err(PromptError::ControlTokens) }
     }
 
     /// The control tokens that are no part of user text, in order.
@@ -276,6 +274,11 @@ impl Encoded {
 fn forbidden(tokenizer: &Tokenizer, texts: &[String]) -> Result<Forbidden, InvalidTokenizer> {
     let id = |text: &String| tokenizer.token_to_id(text).ok_or_else(|| InvalidTokenizer::MissingToken(text.clone()));
     texts.iter().map(|text| Ok((id(text)?, text.clone()))).collect::<Result<_, _>>().map(Forbidden)
+}
+
+fn unknown_token(json: &Value, tokenizer: &Tokenizer) -> Option<TokenId> {
+    let by_index = json["model"]["unk_id"].as_u64().and_then(|id| TokenId::try_from(id).ok());
+    json["model"]["unk_token"].as_str().and_then(|text| tokenizer.token_to_id(text)).or(by_index)
 }
 
 /// Whether a range shares a byte with one of the ordered `spans`.

@@ -145,11 +145,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedSocket<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedSocket<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(context, bytes);
         self.activity.wrote(written.is_ready());
         written

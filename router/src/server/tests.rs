@@ -223,7 +223,7 @@ async fn shutdown_lets_answers_finish_and_no_more() {
 
 #[tokio::test]
 async fn shutdown_does_not_wait_for_clients_that_stopped_reading() {
-    let server = Running::start(HttpLimits { write_timeout: Duration::from_secs(3600), ..short() }).await;
+    let server = Running::start(HttpLimits { write_timeout: Duration::from_hours(1), ..short() }).await;
     let stalled = server.send("GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await;
     server.until_live(1).await;
     tokio::time::sleep(Duration::from_millis(300)).await;

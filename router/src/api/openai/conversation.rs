@@ -34,7 +34,8 @@ pub(super) fn parse(
         messages.into_iter().enumerate().map(|(index, message)| reader.message(index, message)).collect();
     let messages = messages?;
     // TGI and its users continue an answer that the conversation has begun.
-    let continue_final = messages.last().is_some_and(|message| message.role == Role::Assistant && has_text(&message.content));
+    let continue_final =
+        messages.last().is_some_and(|message| message.role == Role::Assistant && has_text(&message.content));
     let conversation = Conversation { messages, tools, continue_final };
     Ok(Parsed { conversation, image_urls: reader.image_urls, characters: reader.characters })
 }
@@ -91,9 +92,9 @@ impl Reader {
 
 fn role(path: &str, name: &str) -> Result<Role, ApiError> {
     let roles = [Role::System, Role::Developer, Role::User, Role::Assistant, Role::Tool];
-    let rule = "must be `system`, `developer`, `user`, `assistant` or `tool`";
-    let role = roles.into_iter().find(|role| role.name() == name);
-    role.ok_or_else(|| ApiError::field(&format!("{path}.role"), rule))
+    let known = "must be `system`, `developer`, `user`, `assistant` or `tool`";
+    let found = roles.into_iter().find(|role| role.name() == name);
+    found.ok_or_else(|| ApiError::field(&format!("{path}.role"), known))
 }
 
 fn has_text(content: &Content) -> bool {

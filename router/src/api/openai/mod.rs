@@ -21,10 +21,7 @@ use super::extract::ApiJson;
 use super::timing::Stopwatch;
 
 /// `POST /v1/chat/completions`.
-pub(super) async fn chat(
-    State(api): State<Arc<Api>>,
-    ApiJson(body): ApiJson<ChatBody>,
-) -> Result<Response, ApiError> {
+pub(super) async fn chat(State(api): State<Arc<Api>>, ApiJson(body): ApiJson<ChatBody>) -> Result<Response, ApiError> {
     let stopwatch = Stopwatch::start();
     let chat = Chat::validate(body, &api)?;
     let running = api.start(chat.request, stopwatch).await?;
@@ -41,10 +38,7 @@ pub(super) async fn models(State(api): State<Arc<Api>>) -> Json<ModelList> {
 }
 
 /// `GET /v1/models/{id}`; a slash in the id may be raw or encoded.
-pub(super) async fn model(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-) -> Result<Json<ModelBody>, ApiError> {
+pub(super) async fn model(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<ModelBody>, ApiError> {
     if id == api.model.id {
         return Ok(Json(served(&api)));
     }

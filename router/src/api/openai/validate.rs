@@ -98,11 +98,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// Tools for the template. A choice that would have to be enforced is refused.
-fn offered_tools(
-    tools: Option<Vec<Value>>,
-    choice: Option<&Value>,
-    api: &Api,
-) -> Result<Option<Value>, ApiError> {
+fn offered_tools(tools: Option<Vec<Value>>, choice: Option<&Value>, api: &Api) -> Result<Option<Value>, ApiError> {
     let tools = tools.unwrap_or_default();
     ranges::at_most("tools", tools.len() as u64, api.limits.max_tools as u64)?;
     if let Some(index) = tools.iter().position(|tool| !tool.is_object()) {

@@ -100,7 +100,10 @@ async fn what_is_not_served_is_refused() {
         (json!({"messages": [{"role": "function", "content": "a"}]}), "messages[0].role"),
         (json!({"messages": [{"role": "user"}]}), "messages[0].content"),
         (json!({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}), "messages[0].content[0].type"),
-        (json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}), "messages[0].content[0].image_url"),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+            "messages[0].content[0].image_url",
+        ),
         (json!({"messages": [{"role": "user", "content": 3}]}), "messages[0].content"),
         (json!({"messages": [{"content": "a"}]}), "messages[0]"),
     ];
@@ -221,7 +224,8 @@ async fn nothing_of_a_stop_string_is_streamed() {
 
 #[tokio::test]
 async fn usage_comes_in_a_chunk_of_its_own_when_asked_for() {
-    let chunks = chunks([Script::ended("hi")], json!({"stream": true, "stream_options": {"include_usage": true}})).await;
+    let chunks =
+        chunks([Script::ended("hi")], json!({"stream": true, "stream_options": {"include_usage": true}})).await;
     let last = chunks.last().unwrap();
     assert_eq!(last["choices"], json!([]));
     assert_eq!(last["usage"]["total_tokens"], 21);

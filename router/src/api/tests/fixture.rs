@@ -17,7 +17,7 @@ use tower::ServiceExt;
 use super::fake::{Fake, Handle, Script};
 use crate::api::{ApiOptions, App, ModelInfo, RequestLimits, router};
 use crate::families::{Filter, ImageLayout, ImageRejected, ImageSize, Rect, View, VlmFamily};
-use crate::images::{FetchPolicy, ImageLimits, ImageLoader};
+use crate::images::{FetchPolicy, ImageLimits, ImageLoader, install_crypto_provider};
 use crate::prepared::PreparedModel;
 use crate::prompt::PromptBuilder;
 use crate::telemetry::{self, MetricLimits};
@@ -70,11 +70,10 @@ impl Setup {
     pub(super) fn router(&self) -> axum::Router {
         let family = self.takes_images.then(|| Arc::new(Quarters) as Arc<dyn VlmFamily>);
         let loader = |family| ImageLoader::new(family, [0; 32], ImageLimits::default(), FetchPolicy::default());
-        let fetching_needs_it = crate::images::install_crypto_provider;
-        fetching_needs_it();
+        install_crypto_provider();
         router(App {
             generator: Arc::new(Handle(Arc::clone(&self.fake))),
-            prompts: Arc::new(PromptBuilder::new(&model(), family.clone()).unwrap()),
+            prompts: prompts(family.clone()),
             images: family.map(|family| Arc::new(loader(family).unwrap())),
             model: ModelInfo { id: "org/bytes".to_owned(), ..ModelInfo::default() },
             limits: self.limits.clone(),
@@ -137,9 +136,15 @@ pub(super) fn metrics() -> PrometheusHandle {
     HANDLE.get_or_init(|| telemetry::init_metrics(limits).unwrap()).clone()
 }
 
+/// Built once: loading a tokenizer takes longer than a test.
+fn prompts(family: Option<Arc<dyn VlmFamily>>) -> Arc<PromptBuilder> {
+    static BUILDERS: [OnceLock<Arc<PromptBuilder>>; 2] = [OnceLock::new(), OnceLock::new()];
+    let builder = &BUILDERS[usize::from(family.is_some())];
+    Arc::clone(builder.get_or_init(|| Arc::new(PromptBuilder::new(&model(), family).unwrap())))
+}
+
 fn model() -> PreparedModel {
-    let vocabulary: Map<String, Value> =
-        (0..=255u8).map(|byte| (printable(byte).to_string(), byte.into())).collect();
+    let vocabulary: Map<String, Value> = (0..=255u8).map(|byte| (printable(byte).to_string(), byte.into())).collect();
     let special = |id: TokenId, content: &str| {
         json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                "normalized": false, "special": true})

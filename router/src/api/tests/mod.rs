@@ -1,5 +1,8 @@
 //! The routes from request to response body, over the real prompt builder and image loader and scripted tokens.
 
+#![allow(clippy::needless_pass_by_value, reason = "a call with json!(…) reads better without &")]
+
+mod any_body;
 mod chat;
 mod errors;
 mod fake;
@@ -7,3 +10,4 @@ mod fixture;
 mod native;
 mod server_facts;
 mod streams;
+mod wire;

@@ -28,7 +28,8 @@ async fn the_root_answers_with_a_list() {
 async fn details_have_every_key() {
     let setup = Setup::playing([Script::ended("ok")]);
     let (_, body) = setup.post("/generate", json!({"inputs": "q", "parameters": {"details": true}})).await;
-    let token = |id: u32, text: &str, special: bool| json!({"id": id, "text": text, "logprob": -0.5, "special": special});
+    let token =
+        |id: u32, text: &str, special: bool| json!({"id": id, "text": text, "logprob": -0.5, "special": special});
     let details = json!({
         "finish_reason": "eos_token", "generated_tokens": 3, "seed": null, "prefill": [],
         "tokens": [token(111, "o", false), token(107, "k", false), token(256, "</s>", true)],
@@ -117,10 +118,13 @@ async fn drawn(body: Value) -> (bool, Value) {
 async fn sampling_is_on_without_parameters_and_off_with_them() {
     assert!(drawn(json!({"inputs": "q"})).await.0);
     assert!(drawn(json!({"inputs": "q", "parameters": null})).await.0);
-    for neutral in [json!({}), json!({"temperature": 1.0, "top_k": 0, "top_p": 1.0, "typical_p": 1}), json!({"seed": 1})] {
+    for neutral in
+        [json!({}), json!({"temperature": 1.0, "top_k": 0, "top_p": 1.0, "typical_p": 1}), json!({"seed": 1})]
+    {
         assert!(!drawn(json!({"inputs": "q", "parameters": neutral})).await.0);
     }
-    for drawing in [json!({"do_sample": true}), json!({"temperature": 0.5}), json!({"top_k": 3}), json!({"top_p": 0.9})] {
+    for drawing in [json!({"do_sample": true}), json!({"temperature": 0.5}), json!({"top_k": 3}), json!({"top_p": 0.9})]
+    {
         assert!(drawn(json!({"inputs": "q", "parameters": drawing})).await.0);
     }
 }

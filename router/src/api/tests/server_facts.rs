@@ -31,9 +31,20 @@ async fn info_has_the_fields_of_tgi() {
     let (status, body) = read(Setup::playing([]).get("/info").await).await;
     assert_eq!(status, 200);
     let fields = [
-        "model_id", "model_sha", "model_pipeline_tag", "max_concurrent_requests", "max_best_of", "max_stop_sequences",
-        "max_input_tokens", "max_total_tokens", "validation_workers", "max_client_batch_size", "router", "version",
-        "sha", "docker_label",
+        "model_id",
+        "model_sha",
+        "model_pipeline_tag",
+        "max_concurrent_requests",
+        "max_best_of",
+        "max_stop_sequences",
+        "max_input_tokens",
+        "max_total_tokens",
+        "validation_workers",
+        "max_client_batch_size",
+        "router",
+        "version",
+        "sha",
+        "docker_label",
     ];
     for field in fields {
         assert!(body.get(field).is_some(), "{field}");

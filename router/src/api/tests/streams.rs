@@ -62,10 +62,7 @@ async fn what_fails_before_the_first_token_is_a_status() {
     let setup = Setup::playing([Script::default().then_fails(GenerationError::Failed("bad image".to_owned()))]);
     let (status, body) = read(setup.send(post("/generate_stream", &json!({"inputs": "q"}))).await).await;
     assert_eq!(status, 424);
-    assert_eq!(
-        body,
-        json!({"error": "Request failed during generation: bad image", "error_type": "generation"})
-    );
+    assert_eq!(body, json!({"error": "Request failed during generation: bad image", "error_type": "generation"}));
     let (status, body) = setup.post("/generate_stream", json!({"inputs": "q", "parameters": {"top_p": 2}})).await;
     assert_eq!((status.as_u16(), body["error_type"].as_str()), (422, Some("validation")));
 }
@@ -107,7 +104,8 @@ async fn a_lost_shard_leaves_no_clean_end() {
 #[tokio::test]
 async fn a_stream_that_just_ends_says_so() {
     let (seen, clean) = frames(Script::text("a"), "/generate_stream", json!({"inputs": "q"})).await;
-    let expected = "data: {\"error\":\"Incomplete generation stream\",\"error_type\":\"incomplete_generation_stream\"}\n\n";
+    let expected =
+        "data: {\"error\":\"Incomplete generation stream\",\"error_type\":\"incomplete_generation_stream\"}\n\n";
     assert_eq!(seen[1], expected);
     assert!(!clean);
 }

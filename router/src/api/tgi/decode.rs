@@ -42,7 +42,7 @@ impl Decoder {
         }
     }
 
-    pub(super) fn push(&mut self, generated: GeneratedToken) -> Step {
+    pub(super) fn push(&mut self, generated: &GeneratedToken) -> Step {
         let text = self.shown.push(generated.id);
         self.text.push_str(&self.plain.push(generated.id));
         let finish = self.finish(&text, generated.finish);

@@ -43,7 +43,7 @@ async fn read(api: &Api, mut feed: Feed, reply: &Reply, seed: u64) -> Result<Seq
     let mut decoder = Decoder::new(api.prompts.table(), reply.stops.clone());
     let (mut tokens, mut top_tokens) = (Vec::new(), Vec::new());
     let finish = loop {
-        let Step { token, top_tokens: top, finish } = decoder.push(feed.next().await?);
+        let Step { token, top_tokens: top, finish } = decoder.push(&feed.next().await?);
         tokens.push(token);
         top_tokens.extend((!top.is_empty()).then_some(top));
         if let Some(finish) = finish {

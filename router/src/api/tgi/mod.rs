@@ -65,7 +65,7 @@ pub(super) async fn tokenize(
     State(api): State<Arc<Api>>,
     ApiJson(body): ApiJson<GenerateBody>,
 ) -> Result<Json<Vec<SimpleToken>>, ApiError> {
-    tokenize::tokenize(&api, &body.inputs).await.map(Json)
+    tokenize::tokenize(&api, body.inputs).await.map(Json)
 }
 
 /// On `/` a text model repeats its prompt unless told not to; a model that looks at pictures does not.

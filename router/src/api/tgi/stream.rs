@@ -49,7 +49,7 @@ impl Frames for Events {
         let Some(open) = &mut self.state else { return std::mem::take(&mut self.cut).then_some(Frame::Cut) };
         let frame = match open.feed.next().await {
             Ok(token) => {
-                let step = open.decoder.push(token);
+                let step = open.decoder.push(&token);
                 let index = open.feed.usage().generated_tokens;
                 match step.finish {
                     None => Frame::json(&event(index, step, None, None)),

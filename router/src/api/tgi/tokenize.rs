@@ -1,17 +1,16 @@
 //! `/tokenize`: the token ids of a prompt as the model would see them.
 
-use super::types::{SimpleToken, SpanType};
+use super::types::{Inputs, SimpleToken, SpanType};
 use crate::api::error::ApiError;
 use crate::api::{Api, media};
-use crate::prompt::{PromptBuilder, SpanKind, TokenSpan};
+use crate::prompt::{SpanKind, TokenSpan};
 
-pub(super) async fn tokenize(api: &Api, inputs: &str) -> Result<Vec<SimpleToken>, ApiError> {
-    if inputs.is_empty() {
+pub(super) async fn tokenize(api: &Api, inputs: Inputs) -> Result<Vec<SimpleToken>, ApiError> {
+    if inputs.text.is_empty() {
         return Err(ApiError::field("inputs", "must not be empty"));
     }
-    let (segments, urls) = PromptBuilder::segments(inputs);
-    let images = media::load(api, &urls).await?;
-    let tokenized = api.prompts.tokenize(segments, images).await?;
+    let images = media::load(api, inputs.image_urls).await?;
+    let tokenized = api.prompts.tokenize(inputs.segments, images).await?;
     Ok(tokenized.tokens.into_iter().map(SimpleToken::from).collect())
 }
 

@@ -4,13 +4,34 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use text_generation_scheduler::TokenId;
 
+use crate::prompt::{PromptBuilder, Segment};
+
 /// Body of `/generate`, `/generate_stream` and, with `stream`, of `/`.
 #[derive(Debug, Deserialize)]
 pub(in crate::api) struct GenerateBody {
-    pub(super) inputs: String,
+    pub(super) inputs: Inputs,
     pub(super) parameters: Option<Parameters>,
     /// Only `/` looks at it.
     pub(super) stream: Option<bool>,
+}
+
+/// The prompt, taken apart at its images. It may hold many megabytes of them, so that happens where the body is parsed:
+/// beside the async workers.
+#[derive(Debug, Deserialize)]
+#[serde(from = "String")]
+pub(in crate::api) struct Inputs {
+    /// As the client wrote it.
+    pub(super) text: String,
+    pub(super) segments: Vec<Segment>,
+    pub(super) image_urls: Vec<String>,
+    pub(super) characters: usize,
+}
+
+impl From<String> for Inputs {
+    fn from(text: String) -> Self {
+        let (segments, image_urls) = PromptBuilder::segments(&text);
+        Self { characters: text.chars().count(), text, segments, image_urls }
+    }
 }
 
 /// How to generate. Absent altogether means sampling; present means greedy unless it says otherwise.

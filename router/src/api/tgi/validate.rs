@@ -3,12 +3,11 @@
 
 use serde_json::Value;
 
-use super::types::{GenerateBody, Parameters};
+use super::types::{GenerateBody, Inputs, Parameters};
 use crate::api::error::{ApiError, ErrorKind};
 use crate::api::start::{Input, ValidRequest};
 use crate::api::stop::BoundaryStops;
 use crate::api::{Api, ranges};
-use crate::prompt::PromptBuilder;
 use crate::sampling::{LogprobSource, PenaltyScope, Sampling};
 
 /// A request to one of TGI's routes.
@@ -45,11 +44,10 @@ impl Call {
         let seeds = seeds(&parameters, api, mode)?;
         let stops = parameters.stop.unwrap_or_default();
         ranges::stops(&stops, &api.limits)?;
-        check_input(&body.inputs, parameters.truncate, api)?;
+        check_input(&body.inputs.text, parameters.truncate, api)?;
         let max_new_tokens = ranges::new_tokens("max_new_tokens", parameters.max_new_tokens)?;
-        let (segments, image_urls) = PromptBuilder::segments(&body.inputs);
-        let characters = body.inputs.chars().count();
-        let full_text = if parameters.return_full_text == Some(true) { body.inputs } else { String::new() };
+        let Inputs { text, segments, image_urls, characters } = body.inputs;
+        let full_text = if parameters.return_full_text == Some(true) { text } else { String::new() };
         let reply = Reply {
             details: parameters.details == Some(true) || parameters.decoder_input_details == Some(true),
             full_text,

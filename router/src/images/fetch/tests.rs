@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::images::budget::SourceMemory;
 use crate::images::limits::ImageLimits;
 use crate::images::resolve::SystemLookup;
 
@@ -129,8 +130,12 @@ fn fetcher(policy: FetchPolicy) -> Fetcher {
     Fetcher::new(policy, Arc::new(SystemLookup::default())).unwrap()
 }
 
+fn budget(limits: &ImageLimits) -> RequestBudget {
+    SourceMemory::new(limits).budget(limits)
+}
+
 async fn fetch(fetcher: &Fetcher, url: &Url) -> Result<Bytes, ImageFault> {
-    fetcher.fetch(url, MAX_BYTES, &RequestBudget::new(&ImageLimits::default())).await
+    fetcher.fetch(url, MAX_BYTES, &budget(&ImageLimits::default())).await
 }
 
 /// Fetches `path` of a server at an allowed address.
@@ -366,7 +371,7 @@ async fn one_host_gets_no_more_than_its_share() {
 async fn the_bytes_of_a_request_are_counted_together() {
     let server = Server::start("127.0.0.1", |_| ok(&[7; 1000])).await;
     let fetcher = fetcher(allowing(&["127.0.0.1"]));
-    let budget = RequestBudget::new(&ImageLimits { max_request_bytes: 1500, ..ImageLimits::default() });
+    let budget = budget(&ImageLimits { max_request_bytes: 1500, ..ImageLimits::default() });
     assert!(fetcher.fetch(&server.url("/"), MAX_BYTES, &budget).await.is_ok());
     let second = fetcher.fetch(&server.url("/"), MAX_BYTES, &budget).await;
     assert_eq!(second, Err(ImageFault::TooManyRequestBytes { limit: 1500 }));

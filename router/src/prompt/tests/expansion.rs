@@ -1,1 +1,191 @@
-//! x
+//! Images in their places: runs, separators, truncation, `inputs`, and what `/tokenize` shows.
+
+use super::*;
+use text_generation_scheduler::Placeholder;
+
+const NEWLINE: TokenId = 203;
+
+fn inputs(markdown: &str) -> Vec<Segment> {
+    PromptBuilder::segments(markdown).0
+}
+
+/// A builder that takes `inputs` as they are.
+fn raw_builder() -> PromptBuilder {
+    let mut model = embedded();
+    model.raw_prompt = RawPrompt::Text;
+    PromptBuilder::new(&model, Some(family())).expect("the embedded model is valid")
+}
+
+fn placeholder(offset: u32, length: u32, image: u8, image_offset: u32) -> Placeholder {
+    Placeholder { offset, length, image: ImageKey([image; 32]), image_offset }
+}
+
+#[test]
+fn an_anchor_becomes_its_image() {
+    let chat = chat_of(vec![parts(&[Part::Image, text("x")])]);
+    let prompt = builder().inner.chat(&chat, vec![image(7, &[IMAGE; 5])], false).expect("it is built").prompt;
+    let start = prompt.token_ids.iter().position(|&id| id == IMAGE).expect("an image") as u32;
+    assert_eq!(prompt.placeholders, [placeholder(start, 5, 7, 0)]);
+    assert_eq!(prompt.image_tokens(), 5);
+    assert_eq!(prompt.image_specs(), [text_generation_scheduler::ImageSpec { key: ImageKey([7; 32]), num_tokens: 5 }]);
+    assert_eq!(
+        prompt.positions,
+        Positions::Explicit { axes: vec![vec![start as i32]], next: prompt.token_ids.len() as i32 }
+    );
+}
+
+#[test]
+fn separators_cut_an_image_into_runs() {
+    let tiles = [IMAGE, IMAGE, NEWLINE, IMAGE, NEWLINE, NEWLINE, IMAGE, IMAGE];
+    let prompt = raw_builder().raw_now(&inputs("![](u)"), vec![image(1, &tiles)]).expect("it is built");
+    assert_eq!(prompt.placeholders, [placeholder(0, 2, 1, 0), placeholder(3, 1, 1, 2), placeholder(6, 2, 1, 3)]);
+    assert_eq!(prompt.image_specs()[0].num_tokens, 5);
+}
+
+#[test]
+fn the_same_image_twice_is_one_image_with_two_places() {
+    let twice = vec![image(1, &[IMAGE; 3]), image(1, &[IMAGE; 3])];
+    let prompt = raw_builder().raw_now(&inputs("![](u)![](u)"), twice).expect("it is built");
+    assert_eq!(prompt.placeholders, [placeholder(0, 3, 1, 0), placeholder(3, 3, 1, 0)]);
+    assert_eq!(prompt.image_specs().len(), 1);
+}
+
+#[test]
+fn images_and_places_must_be_as_many() {
+    let chat = chat_of(vec![parts(&[Part::Image, text("x")])]);
+    let refused = builder().inner.chat(&chat, Vec::new(), false).map(|built| built.prompt);
+    assert_eq!(refused.err(), Some(PromptError::ImageCount { places: 1, images: 0 }));
+}
+
+#[test]
+fn a_text_model_takes_no_images() {
+    let builder = PromptBuilder::new(&embedded(), None).expect("it is built");
+    let refused = builder.raw_now(&inputs("![](u)"), vec![image(1, &[IMAGE])]);
+    assert_eq!(refused.err(), Some(PromptError::NoImages));
+    assert!(builder.raw_now(&inputs("a"), Vec::new()).is_ok());
+}
+
+#[track_caller]
+fn truncated(keep: u32) -> Result<Prompt, PromptError> {
+    // a a a a [5 image tokens] b b b
+    let segments = [Segment::Text("\n\n\n\n".to_owned()), Segment::Image, Segment::Text("\n\n\n".to_owned())];
+    raw_builder().inner.raw(segments.to_vec(), vec![image(9, &[IMAGE; 5])], Some(keep))
+}
+
+#[test]
+fn truncation_keeps_the_last_tokens() {
+    let whole = truncated(100).expect("nothing is cut");
+    let length = whole.token_ids.len() as u32;
+    let after = length - whole.placeholders[0].end();
+    let kept = truncated(after + 5 + 1).expect("the image stays");
+    assert_eq!(kept.token_ids, whole.token_ids[whole.token_ids.len() - kept.token_ids.len()..]);
+    assert_eq!(kept.placeholders, [placeholder(1, 5, 9, 0)]);
+    let without = truncated(after).expect("the image goes");
+    assert_eq!((without.placeholders.len(), without.images.len()), (0, 0));
+    assert_eq!(without.token_ids.len() as u32, after);
+}
+
+#[test]
+fn truncation_through_an_image_names_the_numbers() {
+    let whole = truncated(100).expect("nothing is cut");
+    let run = &whole.placeholders[0];
+    let after = whole.token_ids.len() - run.end() as usize;
+    for cut in 1..5 {
+        let error = truncated(after as u32 + cut).expect_err("it is cut through");
+        let expected = PromptError::TruncatedImage {
+            truncate: after + cut as usize,
+            image: 1,
+            start: run.offset as usize + 1,
+            end: run.end() as usize,
+            prompt: whole.token_ids.len(),
+            keep: after + 5,
+            drop: after,
+        };
+        assert_eq!(error, expected);
+    }
+    assert!(truncated(after as u32 + 5).is_ok());
+}
+
+#[test]
+fn inputs_of_a_chat_model_are_a_user_turn() {
+    let builder = builder();
+    let chat = chat_of(vec![parts(&[Part::Image, text("What is this?")])]);
+    let as_chat = builder.inner.chat(&chat, vec![image(1, &[IMAGE; 4])], false).expect("it is built").prompt;
+    let raw = builder.raw_now(&inputs("![](u)What is this?"), vec![image(1, &[IMAGE; 4])]).expect("it is built");
+    assert_eq!(raw.token_ids, as_chat.token_ids);
+}
+
+#[test]
+fn hand_written_markup_is_kept() {
+    let markup = "<|im_start|>user\n![](u)What?<|im_end|>\n<|im_start|>assistant\n";
+    let raw = builder().raw_now(&inputs(markup), vec![image(1, &[IMAGE; 2])]).expect("it is built");
+    assert_eq!(raw.token_ids[..2], [1, 1576]);
+    assert_eq!(raw.text, markup.replace("![](u)", "<image>"));
+    assert_eq!(raw.placeholders.len(), 1);
+}
+
+#[test]
+fn an_image_in_inputs_has_what_the_template_writes_around_it() {
+    let template = "{% for m in messages %}<|im_start|>{% if m.content is string %}{{ m.content }}{% else %}\
+        {% for p in m.content %}{% if p.type == 'image' %}<|pad|><image><|endoftext|>\n{% else %}{{ p.text }}{% endif %}\
+        {% endfor %}{% endif %}<|im_end|>{% endfor %}";
+    let mut model = embedded();
+    (model.chat_template, model.raw_prompt) = (Some(template.to_owned()), RawPrompt::Text);
+    let builder = PromptBuilder::new(&model, Some(family())).expect("it is built");
+    let raw = builder.raw_now(&inputs("![](u)"), vec![image(1, &[IMAGE; 2])]).expect("it is built");
+    assert_eq!(raw.token_ids, [0, IMAGE, IMAGE, 3]);
+}
+
+#[test]
+fn tokenize_shows_texts_and_images() {
+    let builder = builder();
+    let built = builder.inner.raw_text(&inputs("hi é![](u) there"), vec![image(1, &[IMAGE, NEWLINE, IMAGE])], true);
+    let tokenized = built.expect("it is built").tokenized();
+    assert_eq!(tokenized.text, "hi é<image> there");
+    let images: Vec<&TokenSpan> = tokenized.tokens.iter().filter(|span| span.kind == SpanKind::Image).collect();
+    assert_eq!(images.len(), 3);
+    assert!(images.iter().all(|span| span.text == "<image>" && span.start == "hi é".len()));
+    for span in &tokenized.tokens {
+        assert_eq!(span.text, tokenized.text.get(span.start..span.stop).unwrap_or_default());
+    }
+    let texts: String =
+        tokenized.tokens.iter().filter(|span| span.kind == SpanKind::Text).map(|span| span.text.as_str()).collect();
+    assert!(texts.starts_with("hi") && texts.ends_with("there"), "{texts}");
+}
+
+#[test]
+fn offsets_hold_where_a_token_was_cut_out() {
+    let builder = raw_builder();
+    let tokenized =
+        builder.inner.raw_text(&inputs("say <image> now"), Vec::new(), true).expect("it is built").tokenized();
+    let texts: String = tokenized.tokens.iter().map(|span| span.text.as_str()).collect();
+    assert_eq!(texts, tokenized.text);
+    assert!(tokenized.tokens.iter().all(|span| span.kind == SpanKind::Text));
+}
+
+#[tokio::test]
+async fn long_texts_are_refused_before_anything_is_done() {
+    let limits = PromptLimits { max_text_bytes: 10, ..PromptLimits::default() };
+    let builder = PromptBuilder::with_limits(&embedded(), Some(family()), limits).expect("it is built");
+    let refused = builder.raw(inputs("eleven char"), Vec::new(), None).await;
+    assert_eq!(refused.err(), Some(PromptError::TextTooLong { bytes: 11, limit: 10 }));
+    let refused = builder.chat(chat_of(vec![user("seven c"), user("four")]), Vec::new()).await;
+    assert_eq!(refused.err(), Some(PromptError::TextTooLong { bytes: 11, limit: 10 }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_texts_give_the_same_ids_on_the_pool() {
+    let builder = builder();
+    let long = "What is this? ".repeat(1000);
+    let inline = builder.inner.raw(vec![Segment::Text(long.clone())], Vec::new(), None).expect("it is built");
+    let many: Vec<_> = (0..8)
+        .map(|_| {
+            let (builder, long) = (builder.clone(), long.clone());
+            tokio::spawn(async move { builder.raw(vec![Segment::Text(long)], Vec::new(), None).await })
+        })
+        .collect();
+    for task in many {
+        let prompt = task.await.expect("it ends").expect("it is built");
+        assert_eq!(prompt.token_ids, inline.token_ids);
+    }
+}

@@ -43,8 +43,8 @@ impl VlmFamily for TestFamily {
     }
 }
 
-pub(super) fn family() -> Option<Arc<dyn VlmFamily>> {
-    Some(Arc::new(TestFamily { anchor: IMAGE, image_token: IMAGE }))
+pub(super) fn family() -> Arc<dyn VlmFamily> {
+    Arc::new(TestFamily { anchor: IMAGE, image_token: IMAGE })
 }
 
 /// The repository's root.
@@ -61,11 +61,11 @@ pub(super) fn embedded() -> PreparedModel {
 pub(super) fn with_template(template: &str) -> PromptBuilder {
     let mut model = embedded();
     model.chat_template = Some(template.to_owned());
-    PromptBuilder::new(&model, family()).expect("the template compiles")
+    PromptBuilder::new(&model, Some(family())).expect("the template compiles")
 }
 
 pub(super) fn builder() -> PromptBuilder {
-    PromptBuilder::new(&embedded(), family()).expect("the embedded model is valid")
+    PromptBuilder::new(&embedded(), Some(family())).expect("the embedded model is valid")
 }
 
 pub(super) fn golden(name: &str) -> Value {

@@ -66,7 +66,13 @@ fn chats_have_the_text_and_ids_of_transformers() {
         let conversation = conversation(&case["chat"]);
         let prompt = builders[name].chat_now(&conversation).unwrap_or_else(|error| panic!("{name} {case}: {error}"));
         assert_eq!(prompt.text, case["text"].as_str().expect("a text"), "{name} {}", case["chat"]);
-        assert!(prompt.token_ids == ids(&case["ids"]), "{name} {}\n{:?}\n{}", case["chat"], prompt.token_ids, case["ids"]);
+        assert!(
+            prompt.token_ids == ids(&case["ids"]),
+            "{name} {}\n{:?}\n{}",
+            case["chat"],
+            prompt.token_ids,
+            case["ids"]
+        );
     }
 }
 

@@ -180,8 +180,8 @@ impl Shard {
             start => kv[slot(&sequence.table, start - 1, config.block_size)],
         };
         for index in 0..row.num_tokens {
-            let content = content(row, sequence, spans, index, embeddings);
-            context = model::after(context, content, &positions(row, sequence, index));
+            let part = content(row, sequence, spans, index, embeddings);
+            context = model::after(context, part, &positions(row, sequence, index));
             kv[slot(&sequence.table, row.start + index, config.block_size)] = context;
         }
         check_context(sequence, kv, config.block_size);

@@ -13,11 +13,11 @@ use super::rng::Rng;
 pub(crate) fn config(rng: &mut Rng) -> Config {
     Config {
         block_size: rng.range(1, 5),
-        num_blocks: rng.range(3, 40),
+        num_blocks: rng.range(8, 40),
         max_step_tokens: rng.range(1, 24),
         max_step_image_tokens: rng.range(0, 12),
         max_rows: rng.range(1, 8),
-        max_sequence_tokens: rng.range(10, 90),
+        max_sequence_tokens: rng.range(30, 120),
         embedding_cache_tokens: rng.range(0, 24),
         max_pending_upload_tokens: rng.range(1, 24),
         world_size: rng.range(1, 3),
@@ -77,7 +77,7 @@ impl Requests {
             images: self.images.iter().filter(|(key, _)| used(key)).map(image).collect(),
             positions: self.positions(prompt.len(), rng),
             whole_images: rng.one_in(3),
-            max_new_tokens: rng.range(1, 12),
+            max_new_tokens: if rng.one_in(4) { rng.range(10, 40) } else { rng.range(1, 10) },
             end_tokens: if rng.one_in(3) { Arc::new([]) } else { Arc::new([3, 7]) },
             cache_salt: u64::from(rng.one_in(5)),
             prompt,

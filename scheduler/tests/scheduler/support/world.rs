@@ -42,6 +42,10 @@ pub(crate) struct Tally {
     pub(crate) prefix_hit_tokens: u64,
     pub(crate) image_hits: u64,
     pub(crate) image_misses: u64,
+    /// Prompt and answer tokens of the requests that were taken.
+    pub(crate) requested_tokens: u64,
+    /// Tokens of all rows.
+    pub(crate) computed_tokens: u64,
 }
 
 pub(crate) struct World {
@@ -59,8 +63,6 @@ pub(crate) struct World {
     /// Plans not committed yet, with their results once executed.
     plans: VecDeque<(StepPlan, Option<StepResult>)>,
     uploads: Vec<(ImageKey, u32)>,
-    computed_tokens: u64,
-    requested_tokens: u64,
 }
 
 impl World {
@@ -82,8 +84,6 @@ impl World {
             plans: VecDeque::new(),
             uploads: Vec::new(),
             tally: Tally::default(),
-            computed_tokens: 0,
-            requested_tokens: 0,
             rng,
             config,
             chaos,
@@ -113,7 +113,7 @@ impl World {
 
     /// Lets everything end that is still there, without new requests.
     pub(crate) fn drain(&mut self) {
-        let mut rounds_left = 1_000 + 20 * self.requested_tokens;
+        let mut rounds_left = 200 + 4 * self.tally.requested_tokens;
         while !(self.clients.is_empty() && self.plans.is_empty()) {
             assert!(rounds_left > 0, "{:?} take too long: {:?}", self.clients.keys(), self.scheduler.stats());
             rounds_left -= 1;
@@ -141,7 +141,7 @@ impl World {
             return;
         }
         let (expected, finish) = model::generate(&request);
-        self.requested_tokens += (request.prompt.len() + expected.len()) as u64;
+        self.tally.requested_tokens += (request.prompt.len() + expected.len()) as u64;
         self.clients.insert(request.id, Client { expected, finish, received: 0 });
         self.requests.insert(request.id, Rc::new(request));
     }
@@ -224,7 +224,7 @@ impl World {
         assert!(self.plans.len() < MAX_STEPS_IN_FLIGHT);
         assert!(!plan.rows.is_empty() || (self.plans.is_empty() && plan.encode_images.is_empty()));
         self.started.extend(&plan.new_sequences);
-        self.computed_tokens += plan.rows.iter().map(|row| u64::from(row.num_tokens)).sum::<u64>();
+        self.tally.computed_tokens += plan.rows.iter().map(|row| u64::from(row.num_tokens)).sum::<u64>();
         for id in &plan.new_sequences {
             let row = plan.rows.iter().find(|row| row.sequence == *id).unwrap();
             assert_eq!(self.scheduler.cached_tokens(*id), Some(row.start));
@@ -290,10 +290,6 @@ impl World {
 
     // --- What must be true at the end -----------------------------------------------------------------------
 
-    pub(crate) fn is_running(&self, id: u64) -> bool {
-        self.clients.contains_key(&SequenceId(id))
-    }
-
     fn check_idle(&mut self) {
         while !self.uploads.is_empty() {
             self.finish_upload();
@@ -313,10 +309,5 @@ impl World {
         self.tally.prefix_hit_tokens += stats.prefix_hit_tokens;
         self.tally.image_hits += stats.image_hits;
         self.tally.image_misses += stats.image_misses;
-    }
-
-    /// Tokens computed for each token requested; recomputed and surplus ones make it larger than 1.
-    pub(crate) fn effort(&self) -> f64 {
-        self.computed_tokens as f64 / self.requested_tokens.max(1) as f64
     }
 }

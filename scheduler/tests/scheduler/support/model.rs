@@ -18,8 +18,8 @@ pub(crate) fn before_first(sequence: &NewSequence) -> u64 {
     mix(sequence.cache_salt, 1)
 }
 
-pub(crate) fn after(context: u64, content: u64, positions: &[i32]) -> u64 {
-    positions.iter().fold(mix(context, content), |hash, position| mix(hash, *position as u64))
+pub(crate) fn after(context: u64, token: u64, positions: &[i32]) -> u64 {
+    positions.iter().fold(mix(context, token), |hash, position| mix(hash, *position as u64))
 }
 
 pub(crate) fn text(token: TokenId) -> u64 {
@@ -46,12 +46,12 @@ pub(crate) fn sample(context: u64) -> TokenId {
 /// KV of token `index` when the tokens before it gave `context`, read from the request alone.
 pub(crate) fn expected(sequence: &NewSequence, context: u64, index: u32, token: TokenId) -> u64 {
     let around = sequence.placeholders.iter().find(|run| run.offset <= index && index < run.end());
-    let content = around.map_or(text(token), |placeholder| {
+    let part = around.map_or(text(token), |placeholder| {
         let (image_offset, length) = (placeholder.image_offset, placeholder.length);
         let run = Run { image: placeholder.image.0, image_offset, length };
         image_part(&run, index - placeholder.offset, sequence.whole_images)
     });
-    after(context, content, &positions(sequence, index))
+    after(context, part, &positions(sequence, index))
 }
 
 pub(crate) fn num_axes(sequence: &NewSequence) -> usize {
