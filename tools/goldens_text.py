@@ -8,6 +8,7 @@ itself.
 import json
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,18 @@ ALPHABETS = [
     "'\"\\`#$%&*+-=^_~.,:;!?",
 ]
 TOKENS = ["<|im_start|>", "<|im_end|>", "<image>", "<|pad|>", "<|endoftext|>"]
-WORDS = ["What is this", "a picture of", " the ", "cat", "12345", "def f(x):\n    return x", "\n\n", "  ", "e\u0301", "Ω"]
+WORDS = [
+    "What is this",
+    "a picture of",
+    " the ",
+    "cat",
+    "12345",
+    "def f(x):\n    return x",
+    "\n\n",
+    "  ",
+    "e\u0301",
+    "Ω",
+]
 
 
 def random_text(rng: random.Random, longest: int = 15) -> str:
@@ -92,7 +104,8 @@ TEMPLATES = {
         "{%- macro kind(spec) %}{% if spec.type == 'array' %}{{ kind(spec['items']) }}[]{% elif spec.type is iterable "
         "and spec.type is not string %}{{ spec.type | join(' | ') }}{% else %}{{ spec.type }}{% endif %}"
         "{% endmacro %}{% if tools %}{% for tool in tools %}{% set f = tool.function %}"
-        "{{ '// ' ~ f.description ~ '\\ntype ' ~ f.name ~ ' = (_: {\\n' }}{% for name, spec in f.parameters.properties.items() %}"
+        "{{ '// ' ~ f.description ~ '\\ntype ' ~ f.name ~ ' = (_: {\\n' }}"
+        "{% for name, spec in f.parameters.properties.items() %}"
         "{{ '  ' ~ name }}{{ '' if name in f.parameters.required else '?' }}: {{ kind(spec) }},\n"
         "{% endfor %}{{ '}) => any;\\n' }}{% endfor %}{% endif %}{% for m in messages %}"
         "{{ '<|im_start|>' ~ m.role ~ '|' ~ (m.content if m.content else '') ~ '<|im_end|>' }}{% endfor %}"
@@ -107,19 +120,24 @@ TEMPLATES = {
         "{{ '<|im_end|>' if not loop.last else '' }}{% endfor %}"
     ),
     "split_thoughts": (
-        "{% for m in messages %}{% generation %}{% set text = m.content %}{% if m.role == 'assistant' and '</think>' in text %}"
-        "{% set text = text.split('</think>')[-1].lstrip('\\n') %}{% endif %}{{ '<|im_start|>' + m.role + '\\n' + text }}"
-        "{{ '<|im_end|>\\n' }}{% endgeneration %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+        "{% for m in messages %}{% generation %}{% set text = m.content %}"
+        "{% if m.role == 'assistant' and '</think>' in text %}"
+        "{% set text = text.split('</think>')[-1].lstrip('\\n') %}{% endif %}"
+        "{{ '<|im_start|>' + m.role + '\\n' + text }}{{ '<|im_end|>\\n' }}{% endgeneration %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     ),
     "looks_at_the_start": (
-        "{% for m in messages %}{% if m.role == 'user' and m.content.startswith('<tool_response>') %}{{ '<|im_start|>tool\\n' }}"
+        "{% for m in messages %}{% if m.role == 'user' and m.content.startswith('<tool_response>') %}"
+        "{{ '<|im_start|>tool\\n' }}"
         "{% else %}{{ '<|im_start|>' + m.role + '\\n' }}{% endif %}{{ m.content }}{{ '<|im_end|>\\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     ),
     "loop_controls": (
         "{%- for m in messages -%}{%- if m.role == 'system' -%}{%- continue -%}{%- endif -%}{%- if loop.index > 6 -%}"
-        "{%- break -%}{%- endif -%}{{- '<|im_start|>' + {'user': 'human', 'assistant': 'bot'}.get(m.role, m.role) }}\n"
-        "{{ m.content | replace('\\r\\n', '\\n') | trim }}<|im_end|>\n{% endfor %}{{- '<|im_start|>bot\\n' if add_generation_prompt }}"
+        "{%- break -%}{%- endif -%}"
+        "{{- '<|im_start|>' + {'user': 'human', 'assistant': 'bot'}.get(m.role, m.role) }}\n"
+        "{{ m.content | replace('\\r\\n', '\\n') | trim }}<|im_end|>\n{% endfor %}"
+        "{{- '<|im_start|>bot\\n' if add_generation_prompt }}"
     ),
 }
 TAKES_PARTS = {"parts_in_order"}
@@ -156,8 +174,8 @@ def chat(rng: random.Random, name: str, text: Callable[[], str]) -> Chat:
     if rng.random() < 0.4:
         messages.append({"role": "system", "content": text()})
     for _ in range(rng.randrange(1, 4)):
-        listed = name in TAKES_PARTS and rng.random() < 0.8
-        messages.append({"role": "user", "content": parts(rng, text) if listed else text()})
+        in_parts = name in TAKES_PARTS and rng.random() < 0.8
+        messages.append({"role": "user", "content": parts(rng, text) if in_parts else text()})
         messages.append({"role": "assistant", "content": text()})
     if name == "tools_json" and rng.random() < 0.6:
         messages[-1] = {"role": "assistant", "tool_calls": calls(rng, text)}
@@ -182,15 +200,12 @@ def render(tokenizer: Any, template: str, chat: Chat, **options: Any) -> Any:
 
 
 def ids_of(tokenizer: Any, template: str, chat: Chat, *, sanitize: bool) -> list[int]:
-    return list(
-        render(tokenizer, template, chat, tokenize=True, return_dict=False, sanitize_control_tokens=sanitize)
-    )
+    return list(render(tokenizer, template, chat, tokenize=True, return_dict=False, sanitize_control_tokens=sanitize))
 
 
-SCHEMA_WORDS = set(
-    "role content type text name tool_call_id tool_calls id function arguments description parameters properties "
-    "required items messages tools continue_final".split()
-)
+MESSAGE_WORDS = {"messages", "role", "content", "text", "tool_calls", "tool_call_id", "continue_final"}
+TOOL_WORDS = {"tools", "type", "id", "function", "name", "description", "arguments"}
+SCHEMA_WORDS = {"parameters", "properties", "required", "items"} | MESSAGE_WORDS | TOOL_WORDS
 
 
 def blanked(value: Any, key: str = "") -> Any:
@@ -218,8 +233,7 @@ def chat_goldens(tokenizer: Any, rng: random.Random, count: int) -> list[Any]:
     for index in range(count):
         name = list(templates)[index % len(templates)]
         hostile = index % 5 < 3
-        words = hostile_text if hostile else random_text
-        one = chat(rng, name, lambda words=words: words(rng))
+        one = chat(rng, name, partial(hostile_text if hostile else random_text, rng))
         case = golden(tokenizer, templates[name], one, hostile=hostile)
         if case is not None:
             cases.append({"template": name, **case})
@@ -244,7 +258,7 @@ def golden(tokenizer: Any, template: str, chat: Chat, *, hostile: bool) -> dict[
 
 def write(name: str, content: object) -> None:
     text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
-    (GOLDENS / name).write_text(text.replace("],[", "],\n[").replace("},{\"template\"", "},\n{\"template\"") + "\n")
+    (GOLDENS / name).write_text(text.replace("],[", "],\n[").replace('},{"template"', '},\n{"template"') + "\n")
 
 
 def main() -> None:

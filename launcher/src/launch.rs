@@ -49,7 +49,9 @@ where
         budget: RestartBudget::new(args.shards.max_shard_restarts),
         drain_limit: args.router.process.drain_limit(),
     };
-    supervisor.run(router, |ready| announce(args, &ready)).await
+    let ended = supervisor.run(router, |ready| announce(args, &ready)).await;
+    board.clear();
+    ended
 }
 
 /// The Python program that this launch would use.

@@ -25,6 +25,8 @@ const DEFAULT_ROWS: u32 = 256;
 const DEFAULT_STEP_IMAGE_TOKENS: u32 = 4096;
 /// Image tokens whose embeddings stay resident when no flag says otherwise.
 const DEFAULT_EMBEDDING_CACHE_TOKENS: u32 = 16_384;
+/// Names a server on loopback answers to, so that a web page cannot reach it under a name of its own.
+const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 /// Top of the length buckets when no flag limits lengths: metrics are set up before the shards say what they hold.
 const DEFAULT_METRIC_TOKENS: u32 = 8192;
 /// Sides tried when looking for the image that costs the most; encoders cost most near squares and at the limits.
@@ -102,6 +104,11 @@ impl RouterConfig {
         Ok(ApiOptions {
             api_keys: key.into_iter().collect(),
             cors_allow_origin: origins.collect::<Result<_, _>>().context("--cors-allow-origin")?,
+            allowed_hosts: if self.address().ip().is_loopback() {
+                LOOPBACK_HOSTS.map(str::to_owned).into()
+            } else {
+                Vec::new()
+            },
             ..ApiOptions::default()
         })
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use support::{Script, ScriptedShard};
 use tempfile::TempDir;
 use text_generation_router::engine::{
-    self, AdmissionError, Engine, EngineConfig, GenerateRequest, GenerationError, RestartRequest, Sampling, StreamEvent,
-    TokenStream,
+    self, AdmissionError, Engine, EngineConfig, GenerateRequest, GenerationError, RestartRequest, Sampling,
+    StreamEvent, TokenStream,
 };
 use text_generation_router::prompt::Prompt;
 use text_generation_scheduler::{FinishReason, Positions};

@@ -134,15 +134,17 @@ impl Scheduler {
     /// Images whose pixels are to be sent now, each with the only rank that gets them. Ranks take turns.
     /// Every one must be answered by [`Scheduler::image_ready`] or [`Scheduler::image_failed`].
     ///
-    /// Images of older sequences go first, up to `max_pending_upload_tokens` that are not yet encoded. What the
-    /// oldest sequence waits for goes beyond that limit, one image at a time and when no other upload is on its
+    /// What the oldest sequence waits for goes first, then images of older sequences before those of younger, up
+    /// to `max_pending_upload_tokens` that are not yet encoded. What the oldest waits for also goes beyond that limit, one image at a time and when no other upload is on its
     /// way: else pixels that are there too early could keep out those that are needed first. Ask after every
     /// other call: each may change the answer.
     pub fn take_uploads(&mut self) -> Vec<(ImageKey, u32)> {
-        let mut uploads = self.images.take_uploads();
-        let urgent = self.sequences.oldest().and_then(|(_, slot)| self.sequences[slot].waits_for);
-        uploads.extend(urgent.and_then(|key| self.images.take_urgent_upload(key)));
-        uploads
+        self.images.take_uploads(self.urgent_image())
+    }
+
+    /// What the oldest sequence waits for.
+    pub(crate) fn urgent_image(&self) -> Option<ImageKey> {
+        self.sequences.oldest().and_then(|(_, slot)| self.sequences[slot].waits_for)
     }
 
     /// The pixels of an image taken from [`Scheduler::take_uploads`] are on the shard.

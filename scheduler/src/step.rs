@@ -38,6 +38,9 @@ impl Scheduler {
     }
 
     fn finish_plan(&mut self, mut draft: Draft) -> Option<StepPlan> {
+        if let Some(key) = self.urgent_image() {
+            self.images.make_way_for(key);
+        }
         let must_forget = !self.sequences_to_forget.is_empty() || self.images.has_forgets();
         if draft.rows.is_empty() && !(must_forget && self.in_flight.is_empty()) {
             return None;

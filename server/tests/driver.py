@@ -74,8 +74,7 @@ def picture(seed: int) -> NDArray[np.uint8]:
     """A smooth random RGB picture of the embedded model's view size."""
     coarse = torch.from_numpy(np.random.default_rng(seed).uniform(0, 255, (1, 3, 6, 6)))
     smooth = torch.nn.functional.interpolate(coarse, size=(VIEW.height, VIEW.width), mode="bilinear")
-    pixels: NDArray[np.uint8] = smooth[0].permute(1, 2, 0).numpy().astype(np.uint8)
-    return pixels
+    return np.ascontiguousarray(smooth[0].permute(1, 2, 0).numpy(), dtype=np.uint8)
 
 
 def key(seed: int) -> bytes:

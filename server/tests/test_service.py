@@ -100,7 +100,7 @@ def upload(stub: shard_pb2_grpc.ShardStub, seed: int, piece: int = 1 << 15) -> N
 
 
 def code_of(error: pytest.ExceptionInfo[grpc.RpcError]) -> grpc.StatusCode:
-    code: grpc.StatusCode = error.value.code()  # type: ignore[attr-defined]
+    code: grpc.StatusCode = error.value.code()
     return code
 
 
@@ -278,8 +278,7 @@ def test_a_lost_device_is_fatal(
 
 
 def status(channel: grpc.Channel) -> int:
-    answer: health_pb2.HealthCheckResponse = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
-    return answer.status
+    return int(health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

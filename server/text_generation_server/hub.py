@@ -5,15 +5,16 @@ repository. Pickled weights are refused, never converted. `huggingface_hub` read
 `HF_HUB_OFFLINE` itself; nothing here looks at the environment.
 """
 
+from __future__ import annotations
+
 import logging
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from huggingface_hub import DryRunFileInfo
+    from huggingface_hub.utils.tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,6 @@ WEIGHTS = ("*.safetensors",)
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # A second copy of the weights in another layout (`consolidated`), and files for other programs.
 SKIPPED = ("consolidated*", "*/*", "optimizer*", "training_args*")
-PROGRESS_SECONDS = 5.0
 
 
 class ModelUnavailable(Exception):
@@ -39,8 +39,10 @@ class ResolvedModel:
     model_dir: Path
 
 
-def resolve(model_id: str, revision: str | None = None) -> ResolvedModel:
+def resolve(model_id: str, revision: str | None = None, *, log_every_s: float | None = None) -> ResolvedModel:
     """The folder of `model_id`, downloaded first when it is the name of a Hub repository.
+
+    Progress is drawn as bars, or logged every `log_every_s` seconds when that is given.
 
     Raises ModelUnavailable: no such model, no access, no safetensors weights, or not enough space.
     """
@@ -50,7 +52,7 @@ def resolve(model_id: str, revision: str | None = None) -> ResolvedModel:
     elif looks_like_path(model_id):
         raise ModelUnavailable(f"the model directory {model_id} does not exist")
     else:
-        model = download(model_id, revision)
+        model = download(model_id, revision, log_every_s)
     check_files(model)
     return model
 
@@ -75,11 +77,11 @@ def no_safetensors(model_id: str, pickled: list[str]) -> str:
     return f"{model_id} has no safetensors weights"
 
 
-def download(model_id: str, revision: str | None) -> ResolvedModel:
+def download(model_id: str, revision: str | None, log_every_s: float | None) -> ResolvedModel:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        model_dir = snapshot(model_id, revision)
+        model_dir = snapshot(model_id, revision, log_every_s)
     except HFValidationError as error:
         raise ModelUnavailable(f"{model_id} is neither a directory nor the name of a Hub repository") from error
     except LocalEntryNotFoundError as error:
@@ -93,7 +95,7 @@ def first_line(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def snapshot(model_id: str, revision: str | None) -> Path:
+def snapshot(model_id: str, revision: str | None, log_every_s: float | None) -> Path:
     """Downloads what is missing; the last part of the answer is the commit."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -101,13 +103,18 @@ def snapshot(model_id: str, revision: str | None) -> Path:
     if HF_HUB_OFFLINE:
         return Path(snapshot_download(model_id, revision=revision, local_files_only=True))
     files = plan(model_id, revision)
-    if sys.stderr.isatty():
-        wanted = [file.filename for file in files]
-        return Path(snapshot_download(model_id, revision=files[0].commit_hash, allow_patterns=wanted))
-    return fetch_with_log_lines(model_id, files)
+    num_bytes = sum(file.file_size or 0 for file in files if file.will_download)
+    logger.info("%s: %s to download", model_id, readable(num_bytes))
+    folder = snapshot_download(
+        model_id,
+        revision=files[0].commit_hash,
+        allow_patterns=[file.filename for file in files],
+        tqdm_class=None if log_every_s is None else progress_log(model_id, num_bytes, log_every_s),
+    )
+    return Path(folder)
 
 
-def plan(model_id: str, revision: str | None) -> list["DryRunFileInfo"]:
+def plan(model_id: str, revision: str | None) -> list[DryRunFileInfo]:
     """The files to have, after refusing a repository without safetensors before anything large is fetched."""
     from huggingface_hub import snapshot_download
 
@@ -125,25 +132,35 @@ def plan(model_id: str, revision: str | None) -> list["DryRunFileInfo"]:
     return wanted
 
 
-def fetch_with_log_lines(model_id: str, files: list["DryRunFileInfo"]) -> Path:
-    """The snapshot without progress bars: one log line at the start, one every few seconds, one at the end."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+def progress_log(model_id: str, num_bytes: int, seconds: float) -> type[tqdm]:
+    """A progress bar that writes log lines instead, each with a `progress` field for programs that draw."""
+    from huggingface_hub.utils.tqdm import tqdm
 
-    disable_progress_bars()
-    missing = [file for file in files if file.will_download]
-    total = sum(file.file_size or 0 for file in missing)
-    logger.info("downloading %s: %d files, %s", model_id, len(missing), readable(total))
-    done, reported = 0, time.monotonic()
-    for file in missing:
-        hf_hub_download(model_id, file.filename, revision=file.commit_hash)
-        done += file.file_size or 0
-        if time.monotonic() - reported > PROGRESS_SECONDS:
-            logger.info("downloading %s: %s of %s", model_id, readable(done), readable(total))
-            reported = time.monotonic()
-    config = hf_hub_download(model_id, "config.json", revision=files[0].commit_hash)
-    logger.info("downloaded %s", model_id)
-    return Path(config).parent
+    class ProgressLog(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            options |= {"file": Nowhere(), "mininterval": seconds, "disable": False}
+            super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
+
+        def display(self, *_: Any, **__: Any) -> None:
+            # The library has more bars than one; this is the one that counts bytes on disk.
+            if self.unit == "B" and str(self.desc).startswith("Reconstruct"):
+                done = int(self.n)
+                total = max(num_bytes, done)
+                progress = {"what": model_id, "done": done, "total": total}
+                message = f"downloading {model_id}: {readable(done)} of {readable(total)}"
+                logger.info(message, extra={"progress": progress})
+
+    return ProgressLog
+
+
+class Nowhere:
+    """What a progress bar may write to that is not to be seen."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
 
 
 def readable(num_bytes: int) -> str:

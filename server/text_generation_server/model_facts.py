@@ -4,6 +4,8 @@ The only module that asks the tokenizer and processor classes. It imports transf
 model that is already prepared starts without it. Weights are not looked at.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
@@ -53,13 +55,13 @@ def model_facts(model_dir: Path) -> Json:
     }
 
 
-def load_tokenizer(model_dir: Path) -> "PreTrainedTokenizerBase":
+def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(model_dir))
 
 
-def tokenizer_pipeline(tokenizer: "PreTrainedTokenizerBase") -> Json:
+def tokenizer_pipeline(tokenizer: PreTrainedTokenizerBase) -> Json:
     """The tokenizer as transformers runs it, which is not always what tokenizer.json says."""
     backend = getattr(tokenizer, "_tokenizer", None)
     if backend is None:
@@ -69,7 +71,7 @@ def tokenizer_pipeline(tokenizer: "PreTrainedTokenizerBase") -> Json:
     return {**pipeline, "truncation": None, "padding": None}
 
 
-def control_tokens(tokenizer: "PreTrainedTokenizerBase", template: str | None, media: list[str]) -> list[str]:
+def control_tokens(tokenizer: PreTrainedTokenizerBase, template: str | None, media: list[str]) -> list[str]:
     """The tokens that user text must never become.
 
     Special tokens, what the checkpoint declares as control tokens (or else what its chat template writes), and the
@@ -109,7 +111,7 @@ def _as_if_block(tag: re.Match[str]) -> str:
     return f"{opening}{'endif' if end else 'if true'}{closing}"
 
 
-def media_tokens(tokenizer: "PreTrainedTokenizerBase", config: Json, processor: Json) -> list[str]:
+def media_tokens(tokenizer: PreTrainedTokenizerBase, config: Json, processor: Json) -> list[str]:
     """Tokens that stand for an image, a video or a sound, from the config's ids and the processor's names."""
     by_id = {index: token.content for index, token in tokenizer.added_tokens_decoder.items()}
     indices = [config.get(f"{kind}_token_{suffix}") for kind in _MEDIA for suffix in ("id", "index")]
@@ -124,7 +126,7 @@ def unique(items: Iterable[Item]) -> list[Item]:
     return list(dict.fromkeys(items))
 
 
-def eos_token_ids(tokenizer: "PreTrainedTokenizerBase", generation: Json) -> list[int]:
+def eos_token_ids(tokenizer: PreTrainedTokenizerBase, generation: Json) -> list[int]:
     """Ids that end an answer: those of the generation config, and the tokenizer's own."""
     configured = generation.get("eos_token_id")
     listed = configured if isinstance(configured, list) else [configured]

@@ -5,6 +5,8 @@ for the model in the package is ready made, and one for a model seen before come
 that neither imports transformers. Nothing here loads weights.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import hashlib
@@ -15,6 +17,8 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from text_generation_server import logs
 
 logger = logging.getLogger("text_generation_server.prepare")
 
@@ -46,7 +50,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     cache_dir = arguments.cache_dir or default_cache_dir(environ)
     try:
         with only_stderr():
-            path = prepare(arguments.model_id, arguments.revision, cache_dir)
+            path = prepare(arguments.model_id, arguments.revision, cache_dir, log_every_s=log_interval(arguments))
     except Exception as error:  # a model folder can fail in any way; the operator needs the reason, not a trace
         logger.error("cannot prepare %s: %s", arguments.model_id, error)
         logger.debug("trace", exc_info=True)
@@ -60,12 +64,19 @@ def default_cache_dir(environ: Mapping[str, str]) -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "text-generation-vlm" / "prepared"
 
 
-def prepare(model_id: str, revision: str | None, cache_dir: Path) -> Path:
+def log_interval(arguments: argparse.Namespace) -> float | None:
+    """Seconds between log lines about a download; None to draw bars on the terminal."""
+    if arguments.json_output:
+        return 0.5
+    return None if sys.stderr.isatty() else 5.0
+
+
+def prepare(model_id: str, revision: str | None, cache_dir: Path, *, log_every_s: float | None = None) -> Path:
     """The prepared file of a model, from the cache when its small files have not changed."""
     from text_generation_server.hub import resolve
     from text_generation_server.model_facts import FORMAT, content_hash, model_facts
 
-    model = resolve(model_id, revision)
+    model = resolve(model_id, revision, log_every_s=log_every_s)
     identity = content_hash(model.model_dir)
     name = {"model_id": model_id, "revision": model.revision, "model_dir": str(model.model_dir), "identity": identity}
     path = cache_dir.absolute() / f"{cache_key(name)}.json"
@@ -116,17 +127,7 @@ def only_stderr() -> Iterator[None]:
         yield
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object a line, for programs that collect logs."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {"level": record.levelname, "target": record.name, "message": record.getMessage()}
-        return json.dumps(line, ensure_ascii=False)
-
-
 def start_logging(*, json_output: bool) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if json_output else logging.Formatter("%(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logs.start("info", json_output)
     # The HTTP client logs a line for every request, with its address.
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::Api;
 use super::error::{ApiError, ErrorKind};
@@ -50,7 +50,12 @@ pub(super) async fn identify(mut request: Request, next: Next) -> Response {
     let route = response.extensions().get::<Route>().map_or("", |route| route.0.as_str());
     let (status, milliseconds) = (response.status().as_u16(), started.elapsed().as_millis() as u64);
     let error = response.extensions().get::<ApiError>().map(ApiError::kind);
-    tracing::info!(%method, route, status, ?error, milliseconds, request_id = ?id.0, "answered");
+    // Probes ask every second.
+    if method == Method::POST {
+        tracing::info!(%method, route, status, ?error, milliseconds, request_id = ?id.0, "answered");
+    } else {
+        tracing::debug!(%method, route, status, ?error, milliseconds, request_id = ?id.0, "answered");
+    }
     response.headers_mut().insert(REQUEST_ID, id.0);
     response
 }

@@ -76,7 +76,11 @@ impl Live {
 }
 
 /// The `sampled_index`-th token of a step.
-pub(super) fn generated(step: &mut crate::shard::ShardStep, index: usize, finish: Option<FinishReason>) -> GeneratedToken {
+pub(super) fn generated(
+    step: &mut crate::shard::ShardStep,
+    index: usize,
+    finish: Option<FinishReason>,
+) -> GeneratedToken {
     GeneratedToken {
         id: step.result.sampled[index].1,
         logprob: step.logprobs[index],

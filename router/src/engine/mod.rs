@@ -21,11 +21,11 @@ use std::time::Instant;
 use text_generation_scheduler::{SequenceId, Stats, TokenId};
 use tokio::sync::{Semaphore, mpsc};
 
+pub use self::health::Health;
 use self::mailbox::{Command, Mailbox};
+pub use self::start::{EngineConfig, RestartRequest, StartError, start};
 use self::step_loop::Submission;
 use self::stream::Progress;
-pub use self::health::Health;
-pub use self::start::{EngineConfig, RestartRequest, StartError, start};
 pub use self::stream::{Permit, STREAM_BUFFER_TOKENS, TokenStream};
 pub use self::types::{AdmissionError, GenerateRequest, GeneratedToken, GenerationError, StreamEvent};
 pub use crate::sampling::{LogprobSource, PenaltyScope, Sampling};

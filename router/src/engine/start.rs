@@ -143,7 +143,9 @@ fn limits(config: &EngineConfig, warmup: &WarmupSpec, num_blocks: u32) -> Result
     let max_kv_tokens = num_blocks.saturating_mul(warmup.block_size);
     if config.max_total_tokens.is_some_and(|total| total > max_kv_tokens) {
         let total = warmup.max_sequence_tokens;
-        return Err(StartError::Limits(format!("max_total_tokens is {total}; the KV cache holds {max_kv_tokens} tokens")));
+        return Err(StartError::Limits(format!(
+            "max_total_tokens is {total}; the KV cache holds {max_kv_tokens} tokens"
+        )));
     }
     let max_total_tokens = warmup.max_sequence_tokens.min(max_kv_tokens);
     let max_input_tokens = config.max_input_tokens.unwrap_or(max_total_tokens.saturating_sub(1));

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use text_generation_scheduler::{Event, ImageKey, MAX_STEPS_IN_FLIGHT, NewSequence, Scheduler, SequenceId};
 use tokio::sync::mpsc;
 
+use super::Shared;
 use super::deliver::{Delivered, Live, Sequences, generated};
 use super::mailbox::Command;
 use super::metrics::{StepKind, StepMetrics};
@@ -19,7 +20,6 @@ use super::start::RestartRequest;
 use super::stream::Progress;
 use super::types::{GenerateRequest, GenerationError, StreamEvent};
 use super::uploads::{Pictures, Uploads};
-use super::Shared;
 use crate::shard::{EncodedSequence, SequenceFailure, ShardError, ShardStep, encode_plan};
 
 /// A request on its way into the scheduler.

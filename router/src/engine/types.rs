@@ -58,7 +58,9 @@ pub enum AdmissionError {
         limit: u32,
     },
     /// The prompt and what it asks for are too long together.
-    #[error("`inputs` tokens + `max_new_tokens` must be <= {limit}. Given: {prompt} `inputs` tokens and {max_new_tokens} `max_new_tokens`")]
+    #[error(
+        "`inputs` tokens + `max_new_tokens` must be <= {limit}. Given: {prompt} `inputs` tokens and {max_new_tokens} `max_new_tokens`"
+    )]
     TotalTooLong {
         /// Tokens of the prompt, images included.
         prompt: u32,

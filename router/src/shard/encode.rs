@@ -112,11 +112,7 @@ fn key_bytes(key: &ImageKey) -> Bytes {
 }
 
 fn new_sequence(id: SequenceId, sequence: &EncodedSequence) -> pb::NewSequence {
-    pb::NewSequence {
-        id: id.0,
-        sampling: Some(sampling(sequence)),
-        prompt_token_ids: packed(&sequence.prompt),
-    }
+    pb::NewSequence { id: id.0, sampling: Some(sampling(sequence)), prompt_token_ids: packed(&sequence.prompt) }
 }
 
 fn packed(ids: &[u32]) -> Bytes {

@@ -102,7 +102,11 @@ impl ShardGroup {
         }
         let first = facts.swap_remove(0);
         let same = |other: &ModelFacts| ModelFacts { device: first.device.clone(), ..other.clone() } == first;
-        if facts.iter().all(same) { Ok(first) } else { Err(ShardError::Disagree("ranks loaded different models".into())) }
+        if facts.iter().all(same) {
+            Ok(first)
+        } else {
+            Err(ShardError::Disagree("ranks loaded different models".into()))
+        }
     }
 
     async fn info(&self, rank: usize) -> Result<pb::ShardInfo, ShardError> {

@@ -102,7 +102,10 @@ async fn message(rank: usize, stream: &mut Streaming<pb::StepResult>) -> Result<
 fn combine(epoch: u64, ranks: Vec<pb::StepResult>) -> Result<ShardStep, ShardError> {
     let step = ranks[0].step;
     if let Some(odd) = ranks.iter().find(|result| (result.epoch, result.step) != (epoch, step)) {
-        return Err(ShardError::Disagree(format!("step {} of epoch {} instead of {step} of {epoch}", odd.step, odd.epoch)));
+        return Err(ShardError::Disagree(format!(
+            "step {} of epoch {} instead of {step} of {epoch}",
+            odd.step, odd.epoch
+        )));
     }
     let mut reasons: Vec<(SequenceId, SequenceFailure)> = Vec::new();
     for failure in ranks.iter().flat_map(|result| &result.failures) {

@@ -7,7 +7,12 @@ use super::{ShardError, ShardGroup};
 use crate::images::LoadedImage;
 
 /// Sends the views of one image to `rank`.
-pub async fn put_image(group: &ShardGroup, rank: usize, image: &LoadedImage, num_tokens: u32) -> Result<(), ShardError> {
+pub async fn put_image(
+    group: &ShardGroup,
+    rank: usize,
+    image: &LoadedImage,
+    num_tokens: u32,
+) -> Result<(), ShardError> {
     let chunks = chunks(image, num_tokens);
     let answer = group.client(rank).put_image(stream::iter(chunks)).await;
     answer.map_err(super::group::refused(rank, "PutImage"))?;

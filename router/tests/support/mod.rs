@@ -16,13 +16,13 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// What the shard does with every step.
 #[derive(Clone, Debug)]
-pub struct Script {
+pub(crate) struct Script {
     /// Time a step takes.
-    pub step: Duration,
+    pub(crate) step: Duration,
     /// Sequences whose prompt holds this token fail.
-    pub poison: Option<u32>,
+    pub(crate) poison: Option<u32>,
     /// Never answer a step.
-    pub hang: bool,
+    pub(crate) hang: bool,
 }
 
 impl Default for Script {
@@ -33,12 +33,12 @@ impl Default for Script {
 
 /// What the shard was told, for tests to look at.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
-    pub forgotten: Vec<u64>,
-    pub images: Vec<Vec<u8>>,
-    pub encoded: Vec<Vec<u8>>,
-    pub max_rows: usize,
-    pub steps: u64,
+pub(crate) struct Seen {
+    pub(crate) forgotten: Vec<u64>,
+    pub(crate) images: Vec<Vec<u8>>,
+    pub(crate) encoded: Vec<Vec<u8>>,
+    pub(crate) max_rows: usize,
+    pub(crate) steps: u64,
 }
 
 #[derive(Clone)]
@@ -48,14 +48,14 @@ struct Scripted {
 }
 
 /// A running shard. Dropping it kills it: its runtime goes, and every connection with it.
-pub struct ScriptedShard {
+pub(crate) struct ScriptedShard {
     runtime: Option<Runtime>,
     socket: PathBuf,
-    pub seen: Arc<Mutex<Seen>>,
+    pub(crate) seen: Arc<Mutex<Seen>>,
 }
 
 impl ScriptedShard {
-    pub fn start(socket: &Path, script: Script) -> Self {
+    pub(crate) fn start(socket: &Path, script: Script) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let shard = Scripted { script, seen: Arc::clone(&seen) };
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

@@ -223,6 +223,15 @@ async fn a_key_closes_every_route_but_the_probes() {
 }
 
 #[tokio::test]
+async fn a_panic_costs_one_request_and_tells_nothing() {
+    // Without a script the fake panics when a sequence is submitted.
+    let setup = Setup::playing([]);
+    let (status, body) = setup.post("/generate", json!({"inputs": "q"})).await;
+    assert_eq!((status.as_u16(), body), (500, json!({"error": "internal error", "error_type": "internal"})));
+    assert_eq!((setup.fake.live(), setup.fake.taken.load(Ordering::SeqCst)), (0, 0));
+}
+
+#[tokio::test]
 async fn foreign_host_names_are_refused_when_there_is_a_list() {
     let mut setup = Setup::playing([]);
     setup.options.allowed_hosts = vec!["localhost".to_owned()];

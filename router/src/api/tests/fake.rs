@@ -183,7 +183,8 @@ impl Admission for Permit {
             return Err(AdmissionError::PromptTooLong { prompt: prompt_tokens, limit: 2000 });
         }
         self.fake.requests.lock().unwrap().push(request);
-        let script = self.fake.scripts.lock().unwrap().pop_front().expect("a script for every sequence");
+        let next = self.fake.scripts.lock().unwrap().pop_front();
+        let script = next.expect("a script for every sequence");
         let alive = Counted::new(&self.fake.live);
         Ok(Box::new(Playing { script, prompt_tokens, image_tokens, _permit: self.permit, _alive: alive }))
     }

@@ -19,6 +19,8 @@
 //! Every queue and sum here follows from `Image` values alone; [`ImageCache::change`] is the only place that
 //! changes one, and takes it out of all indexes before and puts it into all after.
 
+mod uploads;
+
 use std::collections::BTreeSet;
 
 use crate::hash::KeyMap;
@@ -252,68 +254,6 @@ impl ImageCache {
         self.change(key, |image| {
             image.waiters.remove(&ticket);
         });
-    }
-
-    // --- Pixels ---------------------------------------------------------------------------------------------
-
-    /// Images to upload now, each with the rank that gets it.
-    pub(crate) fn take_uploads(&mut self) -> Vec<(ImageKey, u32)> {
-        let mut uploads = Vec::new();
-        while let Some((_, key)) = self.upload_queue.first().copied() {
-            let num_tokens = u64::from(self.num_tokens(key).unwrap_or(0));
-            if self.pending_tokens > 0 && self.pending_tokens + num_tokens > self.max_pending_tokens {
-                break;
-            }
-            uploads.push((key, self.begin_upload(key)));
-        }
-        uploads
-    }
-
-    /// Like `take_uploads` for this one image, although the limit is reached. There is one such image at a time:
-    /// if the pixels of an earlier one are still not used, they have to go first.
-    pub(crate) fn take_urgent_upload(&mut self, key: ImageKey) -> Option<(ImageKey, u32)> {
-        if self.num_uploading > 0 || self.state(key) != Some(ImageState::Wanted) {
-            return None;
-        }
-        let earlier = self.urgent.filter(|earlier| *earlier != key);
-        match earlier.and_then(|earlier| Some((earlier, self.state(earlier)?))) {
-            Some((earlier, ImageState::Ready { .. })) => {
-                self.change(earlier, |image| image.state = ImageState::Doomed);
-                None
-            }
-            Some((_, ImageState::Doomed | ImageState::Forgetting)) => None,
-            _ => {
-                self.urgent = Some(key);
-                Some((key, self.begin_upload(key)))
-            }
-        }
-    }
-
-    fn begin_upload(&mut self, key: ImageKey) -> u32 {
-        let rank = self.next_rank;
-        self.next_rank = (rank + 1) % self.world_size;
-        self.change(key, |image| image.state = ImageState::Uploading { rank });
-        rank
-    }
-
-    /// The pixels have arrived. Returns who waited for them.
-    pub(crate) fn ready(&mut self, key: ImageKey) -> BTreeSet<Ticket> {
-        let Some(ImageState::Uploading { rank }) = self.state(key) else { return BTreeSet::new() };
-        let mut waiters = BTreeSet::new();
-        self.change(key, |image| {
-            image.state = ImageState::Ready { rank };
-            waiters = std::mem::take(&mut image.waiters);
-        });
-        waiters
-    }
-
-    /// The pixels will not arrive. Says whether they were expected.
-    pub(crate) fn upload_failed(&mut self, key: ImageKey) -> bool {
-        let expected = matches!(self.state(key), Some(ImageState::Uploading { .. }));
-        if expected {
-            self.change(key, |image| image.state = ImageState::Wanted);
-        }
-        expected
     }
 
     // --- Embeddings -----------------------------------------------------------------------------------------
