@@ -1,10 +1,11 @@
 """Bodies and event streams of `/v1/chat/completions`, as OpenAI's clients read them."""
 
 import json
+from itertools import islice
 from typing import Any
 
 import pytest
-from harness.calls import chat, image_part, text_part
+from harness.calls import OpenStream, chat, image_part, text_part
 from harness.launched import Server
 from harness.pictures import data_uri, drawing, png
 from harness.types import Json
@@ -157,8 +158,9 @@ def test_assistant_message_at_the_end_is_continued(server: Server, content: Json
 
 
 def test_the_default_length_is_more_than_a_hundred_tokens(server: Server) -> None:
-    body = chat(server, "x", temperature=100, seed=11)
-    assert body["usage"]["completion_tokens"] > 100
+    body = {"messages": [{"role": "user", "content": "x"}], "temperature": 100, "seed": 11, "stream": True}
+    with OpenStream.open(server, "/v1/chat/completions", body) as stream:
+        assert len(list(islice(stream.events(), 101))) == 101
 
 
 @pytest.mark.parametrize("shape", ["circle", "square", "triangle"])

@@ -66,10 +66,15 @@ def _part(part: bytes | str) -> dict[str, str]:
     return {"type": "image"} if isinstance(part, bytes) else {"type": "text", "text": part}
 
 
+def _asked(reference: Reference, question: str, file: bytes) -> dict[str, Any]:
+    one_turn = goldens.ChatCase("", [("user", [file, question])])
+    return reference.answer(reference.render(one_turn), [file])
+
+
 def _about_picture(reference: Reference, case: goldens.PictureCase, number: int) -> dict[str, Any]:
     for turn in range(len(goldens.QUESTIONS)):
         question = goldens.QUESTIONS[(number + turn) % len(goldens.QUESTIONS)]
-        found = reference.answer(f"<image>{question}", [case.file])
+        found = _asked(reference, question, case.file)
         if found["margin"] >= MIN_MARGIN:
             return {"sha256": pictures.sha256(case.file), "question": question, **found}
     raise SystemExit(f"{case.name}: every question hangs on a hair")

@@ -79,6 +79,11 @@ def text_part(text: str) -> Json:
     return {"type": "text", "text": text}
 
 
+def user_turn(text: str) -> str:
+    """One turn as clients write it who apply the chat template of the embedded model themselves."""
+    return f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+
+
 def endless(seed: int, max_new_tokens: int) -> Json:
     """Parameters of a request that goes on for about this many tokens and is the same every time."""
     return {"temperature": FLAT_TEMPERATURE, "seed": seed, "max_new_tokens": max_new_tokens, "details": True}

@@ -49,7 +49,7 @@ BACKGROUNDS = ("white", "black")
 
 @dataclass(frozen=True)
 class PictureCase:
-    """One picture; the question is recorded with the answer."""
+    """One picture, asked about in one user turn. The question is recorded with the answer."""
 
     size: tuple[int, int]
     encoding: str

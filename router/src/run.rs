@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::api::{self, App, ModelInfo};
+use crate::api::{self, ApiOptions, App, ModelInfo};
 use crate::config::RouterConfig;
 use crate::engine::{self, Engine, RestartRequest};
 use crate::families::{self, VlmFamily};
@@ -66,15 +67,15 @@ where
 {
     let Control { shutdown, stop_now, ready, restarts } = control;
     let (mut shutdown, mut stop_now) = (std::pin::pin!(shutdown), std::pin::pin!(stop_now));
-    let http = Http::open(config.address()).await?;
+    let socket = Http::open(config.address()).await?;
     let Started { app, engine, facts, mut step_loop } = tokio::select! {
         started = start(&config, restarts) => started?,
         () = &mut shutdown => return Ok(()),
         () = &mut stop_now => return Ok(()),
     };
     tokio::spawn(telemetry::upkeep(app.metrics.clone()));
-    let said = said(http.address, &app, &facts);
-    http.serve(api::router(app));
+    let said = said(socket.address, &app, &facts);
+    socket.serve(api::router(app));
     ready(said);
     let lost = tokio::select! {
         () = shutdown => false,
@@ -86,7 +87,7 @@ where
         () = stop_now => {}
     }
     engine.stop();
-    http.close().await;
+    socket.close().await;
     anyhow::ensure!(!lost, "the model shards were lost and did not come back");
     Ok(())
 }
@@ -164,7 +165,7 @@ async fn start(config: &RouterConfig, restarts: mpsc::Sender<RestartRequest>) ->
         images,
         model: model_info(config, &model, &facts),
         limits: config.requests(),
-        options: config.api()?,
+        options: ApiOptions { compute_type: compute_type(&facts), ..config.api()? },
         metrics,
     };
     Ok(Started { app, engine, facts, step_loop })
@@ -187,4 +188,9 @@ fn model_info(config: &RouterConfig, model: &PreparedModel, facts: &ModelFacts) 
         device: Some(facts.device.clone()),
         pipeline_tag: facts.takes_images.then(|| "image-text-to-text".to_owned()),
     }
+}
+
+/// `x-compute-type`, which TGI's clients read: its own word on GPUs, the plain truth elsewhere.
+fn compute_type(facts: &ModelFacts) -> HeaderValue {
+    HeaderValue::from_static(if facts.device.starts_with("cuda") { "gpu+optimized" } else { "cpu" })
 }

@@ -44,9 +44,8 @@ fn check_positions(new: &NewSequence) -> Result<(), AddError> {
 fn check_images(new: &NewSequence, known: &ImageCache) -> Result<KeyMap<ImageKey, u32>, AddError> {
     let mut num_tokens = KeyMap::default();
     for image in &new.images {
-        let is_second = num_tokens.insert(image.key, image.num_tokens).is_some();
-        let contradicts = known.num_tokens(image.key).is_some_and(|tokens| tokens != image.num_tokens);
-        if is_second || contradicts || image.num_tokens == 0 {
+        let before = num_tokens.insert(image.key, image.num_tokens).or(known.num_tokens(image.key));
+        if image.num_tokens == 0 || before.is_some_and(|before| before != image.num_tokens) {
             return Err(AddError::BadImage { key: image.key, num_tokens: image.num_tokens });
         }
     }

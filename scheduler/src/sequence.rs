@@ -278,10 +278,10 @@ fn root_hash(new: &NewSequence) -> BlockHash {
 }
 
 fn image_needs(new: &NewSequence) -> Vec<ImageNeed> {
-    let last_ends: KeyMap<ImageKey, u32> =
+    let mut last_ends: KeyMap<ImageKey, u32> =
         new.placeholders.iter().map(|placeholder| (placeholder.image, placeholder.end())).collect();
     let need = |spec: &ImageSpec| {
-        let last_end = *last_ends.get(&spec.key)?;
+        let last_end = last_ends.remove(&spec.key)?;
         Some(ImageNeed { key: spec.key, num_tokens: spec.num_tokens, last_end, reached: false })
     };
     let mut needs: Vec<_> = new.images.iter().filter_map(need).collect();

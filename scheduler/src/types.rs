@@ -82,7 +82,8 @@ pub struct NewSequence {
     pub prompt: Vec<TokenId>,
     /// Runs of image tokens, in ascending order, not overlapping.
     pub placeholders: Vec<Placeholder>,
-    /// Every image a placeholder names. Images no placeholder names are never uploaded.
+    /// Every image a placeholder names; naming one twice changes nothing. Images no placeholder names are never
+    /// uploaded.
     pub images: Vec<ImageSpec>,
     /// Position ids.
     pub positions: Positions,
@@ -199,7 +200,7 @@ pub enum AddError {
         /// Its index.
         index: usize,
     },
-    /// An image has no tokens, is listed twice, or is known with another number of tokens.
+    /// An image has no tokens, or is known with another number of tokens.
     #[error("image {key:?} has {num_tokens} tokens, which contradicts what is known of it")]
     BadImage {
         /// The image.

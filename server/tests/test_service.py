@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,13 +233,16 @@ def test_warm_up_is_refused_while_a_stream_runs(stub: shard_pb2_grpc.ShardStub) 
     assert code_of(error) is grpc.StatusCode.FAILED_PRECONDITION
 
 
-def test_a_warm_up_that_does_not_fit(stub: shard_pb2_grpc.ShardStub, shard: Shard) -> None:
+def test_a_warm_up_that_does_not_fit(
+    stub: shard_pb2_grpc.ShardStub, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     request = pb.WarmupRequest(block_size=16, max_step_tokens=16, max_rows=1, max_sequence_tokens=512, max_blocks=2)
-    with pytest.raises(grpc.RpcError) as error:
-        stub.Warmup(request)
+    with monkeypatch.context() as patch:
+        patch.setattr(shard, "config", replace(shard.config, cpu_kv_cache_bytes=1000))
+        with pytest.raises(grpc.RpcError) as error:
+            stub.Warmup(request)
     assert code_of(error) is grpc.StatusCode.RESOURCE_EXHAUSTED
-    request.max_blocks = 32
-    assert stub.Warmup(request).num_blocks == 32
+    assert stub.Warmup(request).num_blocks == 2
     shard.warm_up(warm_up())
 
 

@@ -26,6 +26,9 @@ MAX_VIEW_SIDE = 1 << 15
 MAX_BATCH_PIXELS = 1 << 22
 """Pixels given to the vision encoder at once; one view at least."""
 
+MAX_IMAGES = 1 << 16
+"""Uploads that may wait, and embeddings that may stay. The router's own limits come long before."""
+
 NO_PIXELS, BAD_IMAGE, NOT_MINE = -1, -2, -3
 """What ranks tell each other in place of a token count. The owner's word is the largest."""
 
@@ -129,7 +132,7 @@ class ImageStore:
         with self._lock:
             key = image.header.key
             waiting = sum(other.num_bytes for name, other in self._pixels.items() if name != key)
-            if waiting + image.num_bytes > self.max_upload_bytes:
+            if waiting + image.num_bytes > self.max_upload_bytes or len(self._pixels) >= MAX_IMAGES:
                 raise UploadFull(f"{waiting} bytes of pixels are waiting")
             self._pixels[key] = image
 
@@ -140,7 +143,8 @@ class ImageStore:
 
     def keep(self, key: bytes, encoded: Tensor | Failure) -> None:
         """Remembers an embedding, or why there is none."""
-        self._encoded[key] = encoded
+        if len(self._encoded) < MAX_IMAGES:
+            self._encoded[key] = encoded
 
     def find(self, key: bytes) -> Tensor | Failure:
         """The embedding of [tokens, width], or why there is none."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,7 +12,7 @@ from text_generation_server.attention.base import AttentionShape
 
 
 class OutOfBlocks(Exception):
-    """Memory does not hold one sequence of the promised length."""
+    """Memory does not hold a single block."""
 
 
 def block_bytes(shape: AttentionShape, block_size: int, dtype: torch.dtype) -> int:
@@ -17,13 +20,12 @@ def block_bytes(shape: AttentionShape, block_size: int, dtype: torch.dtype) -> i
     return shape.num_layers * 2 * block_size * shape.num_kv_heads * shape.head_dim * dtype.itemsize
 
 
-def blocks_that_fit(budget_bytes: int, bytes_a_block: int, max_blocks: int, needed: int) -> int:
-    """Blocks within the budget, at most `max_blocks` unless that is 0, at least the `needed` for one sequence."""
-    fitting = budget_bytes // bytes_a_block - 1  # the zero block
-    count = min(fitting, max_blocks) if max_blocks else fitting
-    if count < needed:
-        raise OutOfBlocks(f"{count} KV blocks fit; one sequence of the longest length needs {needed}")
-    return count
+def blocks_that_fit(budget_bytes: int, bytes_a_block: int, max_blocks: int) -> int:
+    """Blocks within the budget, at most `max_blocks` unless that is 0. The zero block is one more."""
+    fitting = budget_bytes // bytes_a_block - 1
+    if fitting < 1:
+        raise OutOfBlocks(f"{budget_bytes >> 20} MB are left for the KV cache, whose blocks take {bytes_a_block} bytes")
+    return min(fitting, max_blocks) if max_blocks else fitting
 
 
 class KvCache:
@@ -33,8 +35,16 @@ class KvCache:
         self.num_blocks = num_blocks
         self.block_size = block_size
         size = (shape.num_layers, 2, num_blocks + 1, block_size, shape.num_kv_heads, shape.head_dim)
-        self.tensor = torch.zeros(size, dtype=like.dtype, device=like.device)
+        self.tensor = _zeros(size, like)
 
     def clear(self, blocks: Tensor) -> None:
         """Zeroes blocks that change hands: a NaN left by one sequence must not reach the padding of another."""
         self.tensor.index_fill_(2, blocks, 0)
+
+
+def _zeros(size: tuple[int, ...], like: Tensor) -> Tensor:
+    if like.device.type != "cpu":
+        return torch.zeros(size, dtype=like.dtype, device=like.device)
+    # numpy takes zeroed pages from the system, which cost neither time nor memory before they are used.
+    pages = np.zeros(math.prod(size) * like.itemsize, dtype=np.uint8)
+    return torch.from_numpy(pages).view(like.dtype).view(size)

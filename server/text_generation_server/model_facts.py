@@ -35,10 +35,11 @@ class ProcessorSettings(Protocol):
 
 def model_facts(model_dir: Path) -> Json:
     """Everything about the model in `model_dir` except where it lies and what it is called."""
-    tokenizer = load_tokenizer(model_dir)
+    # Our own reading comes first: its errors name the file.
     config = read_json(model_dir / "config.json")
-    processor = processor_settings(model_dir)
     generation = read_json(model_dir / "generation_config.json")
+    processor = processor_settings(model_dir)
+    tokenizer = load_tokenizer(model_dir)
     template = chat_template(model_dir)
     media = media_tokens(tokenizer, config, processor)
     return {

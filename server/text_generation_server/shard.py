@@ -6,6 +6,7 @@ about scheduling, and it outlives every failure but the device's own.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ from text_generation_server.kv_cache import KvCache, block_bytes, blocks_that_fi
 from text_generation_server.plan import StepPlan, StepResult, WarmupRequest
 from text_generation_server.steps import StepRunner
 from text_generation_server.weights import Weights
+
+CACHED_WEIGHT_BYTES = 64 << 20
+"""Weights smaller than this stay in a processor's cache from step to step."""
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -44,11 +48,11 @@ class Shard:
         self.model_type = prepared.model_type
         self.device = choose_device(config)
         self.dtype = choose_dtype(config, prepared, self.device)
-        if config.num_threads:
-            torch.set_num_threads(config.num_threads)
         self.ranks = distributed.join(config.rank, config.world_size, config.master_port, self.device)
         with Weights(prepared.model_dir, self.dtype, self.device) as weights:
             self.model = models.build(prepared.model_type, prepared.config, weights, self.ranks)
+        if self.device.type == "cpu":
+            torch.set_num_threads(choose_threads(config, weights.total_bytes))
         self.backend_name = DEFAULT if config.attention == "auto" else config.attention
         self.backend = find_backend(self.backend_name)
         self.images = ImageStore(config.max_upload_bytes)
@@ -65,8 +69,7 @@ class Shard:
         peak_bytes = self._run_largest_step(request)
         bytes_a_block = block_bytes(self.model.shape.attention, request.block_size, self.dtype)
         max_blocks = min(filter(None, (request.max_blocks, self.config.kv_cache_blocks)), default=0)
-        needed = -(-request.max_sequence_tokens // request.block_size)
-        fitting = blocks_that_fit(self._kv_budget(request, peak_bytes), bytes_a_block, max_blocks, needed)
+        fitting = blocks_that_fit(self._kv_budget(request, peak_bytes), bytes_a_block, max_blocks)
         # Every rank must promise the same; the smallest one decides.
         num_blocks = -self.ranks.largest([-fitting], self.device)[0]
         self._runner = self._new_runner(request, num_blocks)
@@ -153,6 +156,15 @@ def choose_device(config: ShardConfig) -> torch.device:
     device = torch.device("cuda", config.rank)
     torch.cuda.set_device(device)
     return device
+
+
+def choose_threads(config: ShardConfig, weight_bytes: int) -> int:
+    """All cores of this rank's share, but one for the router where the weights stay in cache: reading memory is what
+    takes many cores, and a thread that waits for its core holds up all the others."""
+    if config.num_threads:
+        return config.num_threads
+    share = max(1, len(os.sched_getaffinity(0)) // config.world_size)
+    return share if weight_bytes > CACHED_WEIGHT_BYTES else max(1, share - 1)
 
 
 def choose_dtype(config: ShardConfig, prepared: PreparedModel, device: torch.device) -> torch.dtype:

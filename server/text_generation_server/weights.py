@@ -49,7 +49,7 @@ class Weights:
         self._stack = ExitStack()
         paths = _weight_files(model_dir)
         self._files = {name: handle for path in paths for name, handle in self._open(path)}
-        self._total_bytes = sum(path.stat().st_size for path in paths)
+        self.total_bytes = sum(path.stat().st_size for path in paths)
         self._done_bytes = 0
         self._reported_at = 0.0
 
@@ -58,7 +58,7 @@ class Weights:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-        self._report(self._total_bytes, self._total_bytes)
+        self._report(self.total_bytes, self.total_bytes)
 
     def _open(self, path: Path) -> list[tuple[str, Any]]:
         # safetensors checks the header against the file's length and every tensor's dtype x shape.
@@ -107,7 +107,7 @@ class Weights:
         now = time.monotonic()
         if now - self._reported_at >= PROGRESS_INTERVAL_S:
             self._reported_at = now
-            self._report(min(self._done_bytes, self._total_bytes), self._total_bytes)
+            self._report(min(self._done_bytes, self.total_bytes), self.total_bytes)
 
 
 def _weight_files(model_dir: Path) -> list[Path]:

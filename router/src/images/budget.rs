@@ -33,7 +33,9 @@ impl SourceMemory {
 
     /// The budget of a request that begins now.
     pub(super) fn budget(&self, limits: &ImageLimits) -> RequestBudget {
-        let (max_bytes, max_pixels) = (limits.max_request_bytes, limits.max_request_pixels);
+        // One image within its own limits always fits, whatever an operator set for the whole request.
+        let max_bytes = limits.max_request_bytes.max(limits.max_bytes);
+        let max_pixels = limits.max_request_pixels.max(limits.max_pixels);
         RequestBudget {
             bytes: AtomicU64::new(max_bytes),
             pixels: AtomicU64::new(max_pixels),

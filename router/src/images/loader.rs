@@ -187,8 +187,8 @@ impl Shared {
     }
 
     async fn decode(&self, place: &Place, bytes: Bytes, header: Header) -> Result<PreparedImage, ImageFault> {
-        let (model, limits) = (self.model.clone(), self.limits.clone());
-        self.pool.run(place, header.decode_bytes(), move || prepare::prepare(&bytes, header, &model, &limits)).await?
+        let model = self.model.clone();
+        self.pool.run(place, header.decode_bytes(), move || prepare::prepare(&bytes, header, &model)).await?
     }
 }
 

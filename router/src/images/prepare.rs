@@ -15,6 +15,9 @@ use super::identity;
 use super::limits::ImageLimits;
 use super::resize::{self, Rows};
 
+/// Pixels of all views of one image: far above what any encoder takes, and a bound all the same.
+const MAX_VIEW_PIXELS: u64 = 64 << 20;
+
 /// The model that images are prepared for.
 #[derive(Clone)]
 pub struct ImageModel {
@@ -62,21 +65,16 @@ pub struct PreparedImage {
 /// Everything between the bytes of a file and the views of a model.
 pub fn prepare_bytes(bytes: &[u8], model: &ImageModel, limits: &ImageLimits) -> Result<PreparedImage, ImageFault> {
     let header = decode::read_header(bytes, limits)?;
-    prepare(bytes, header, model, limits)
+    prepare(bytes, header, model)
 }
 
 /// The same, for a header that was read and judged before.
-pub(super) fn prepare(
-    bytes: &[u8],
-    header: Header,
-    model: &ImageModel,
-    limits: &ImageLimits,
-) -> Result<PreparedImage, ImageFault> {
+pub(super) fn prepare(bytes: &[u8], header: Header, model: &ImageModel) -> Result<PreparedImage, ImageFault> {
     let started = Instant::now();
     let raster = decode::decode(bytes, header)?;
     let decoded = Instant::now();
     let layout = model.family.layout(raster.size)?;
-    check_layout(&layout, raster.size, limits)?;
+    check_layout(&layout, raster.size)?;
     let views: Vec<RgbView> = layout.views.iter().map(|view| render(&raster, view)).collect();
     let key = identity::image_key(&model.identity, raster.size, &layout, &views);
     let timings = ImageTimings { decode: decoded - started, resize: decoded.elapsed(), ..ImageTimings::default() };
@@ -84,10 +82,10 @@ pub(super) fn prepare(
 }
 
 /// A family is arithmetic from a checkpoint's settings; its result is checked before it indexes pixels.
-fn check_layout(layout: &ImageLayout, image: ImageSize, limits: &ImageLimits) -> Result<(), ImageFault> {
+fn check_layout(layout: &ImageLayout, image: ImageSize) -> Result<(), ImageFault> {
     let fits = |view: &View| view.source.fits(image) && view.kept().fits(view.size);
     let pixels = layout.views.iter().fold(0_u64, |sum, view| sum.saturating_add(view.output().pixels()));
-    if layout.views.is_empty() || !layout.views.iter().all(fits) || pixels > limits.max_pixels {
+    if layout.views.is_empty() || !layout.views.iter().all(fits) || pixels > MAX_VIEW_PIXELS {
         return Err(ImageFault::Internal);
     }
     Ok(())

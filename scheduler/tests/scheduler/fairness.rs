@@ -1,7 +1,7 @@
 //! Nobody starves: one request that is hard to fit, against an endless stream of younger ones that are easy.
 
 use crate::support::requests::{answer, roomy, text, with_image};
-use text_generation_scheduler::{Config, Event, NewSequence, Scheduler, SequenceId};
+use text_generation_scheduler::{Config, Event, ImageKey, NewSequence, Placeholder, Scheduler, SequenceId};
 
 const HARD: SequenceId = SequenceId(1_000_000);
 
@@ -12,12 +12,24 @@ struct Crowd {
     steps: u32,
     hard_is_over: bool,
     easy_over: u32,
+    /// Images on their way and the step in which they arrive.
+    uploads: Vec<(ImageKey, u32)>,
+    upload_steps: u32,
 }
 
 impl Crowd {
     fn new(config: Config, make: fn(u64) -> NewSequence) -> Self {
         let scheduler = Scheduler::new(config).unwrap();
-        Self { scheduler, make, next_id: 1, steps: 0, hard_is_over: false, easy_over: 0 }
+        Self {
+            scheduler,
+            make,
+            next_id: 1,
+            steps: 0,
+            hard_is_over: false,
+            easy_over: 0,
+            uploads: Vec::new(),
+            upload_steps: 0,
+        }
     }
 
     /// One step, with a few easy requests always waiting.
@@ -26,16 +38,23 @@ impl Crowd {
             self.scheduler.add((self.make)(self.next_id)).unwrap();
             self.next_id += 1;
         }
-        for (key, _) in self.scheduler.take_uploads() {
-            self.scheduler.image_ready(key);
-        }
         self.steps += 1;
-        let plan = self.scheduler.schedule().unwrap();
+        self.upload();
+        let Some(plan) = self.scheduler.schedule() else { return };
         for event in self.scheduler.commit(&answer(&plan, 5)) {
             if let Event::Token { sequence, finish: Some(_), .. } = event {
                 self.hard_is_over |= sequence == HARD;
                 self.easy_over += u32::from(sequence != HARD);
             }
+        }
+    }
+
+    fn upload(&mut self) {
+        let begun = self.scheduler.take_uploads();
+        self.uploads.extend(begun.into_iter().map(|(key, _)| (key, self.steps + self.upload_steps)));
+        let arrives = |(_, step): &mut (ImageKey, u32)| *step <= self.steps;
+        for (key, _) in self.uploads.extract_if(.., arrives) {
+            self.scheduler.image_ready(key);
         }
     }
 
@@ -45,18 +64,18 @@ impl Crowd {
             self.step();
         }
         self.scheduler.add(NewSequence { id: HARD, ..hard }).unwrap();
-        (self.steps, self.easy_over) = (0, 0);
+        let (steps, easy_over) = (self.steps, self.easy_over);
         while !self.hard_is_over {
-            assert!(self.steps < 2_000, "the hard request starves");
+            assert!(self.steps < steps + 2_000, "the hard request starves");
             self.step();
         }
-        (self.steps, self.easy_over)
+        (self.steps - steps, self.easy_over - easy_over)
     }
 }
 
 fn images(id: u64, request: NewSequence, num_tokens: u32) -> NewSequence {
     let mut request = with_image(request, 0, 0, num_tokens);
-    let key = text_generation_scheduler::ImageKey(std::array::from_fn(|byte| (id >> (byte % 4 * 8)) as u8));
+    let key = ImageKey(std::array::from_fn(|byte| (id >> (byte % 4 * 8)) as u8));
     request.placeholders[0].image = key;
     request.images[0].key = key;
     request
@@ -94,4 +113,26 @@ fn an_image_larger_than_the_embedding_cache() {
     let crowd = Crowd::new(config, |id| images(1_000 + id, text(id, 12, 2), 3));
     let (steps, _) = crowd.run(images(1, text(1, 24, 2), 20));
     assert!(steps < 150, "{steps} steps");
+}
+
+/// Each image arrives late, and nothing of what came before is kept for it.
+#[test]
+fn many_images_among_requests_that_take_their_place() {
+    let config = Config {
+        num_blocks: 12,
+        embedding_cache_tokens: 4,
+        max_pending_upload_tokens: 1,
+        prefix_caching: false,
+        ..roomy()
+    };
+    let mut crowd = Crowd::new(config, |id| images(1_000 + id, text(id, 24, 3), 4));
+    crowd.upload_steps = 3;
+    let mut hard = text(1, 40, 2);
+    for number in 0..4 {
+        let other = images(10 + number, text(1, 40, 2), 4);
+        hard.placeholders.push(Placeholder { offset: 9 * number as u32, ..other.placeholders[0].clone() });
+        hard.images.extend(other.images);
+    }
+    let (steps, _) = crowd.run(hard);
+    assert!(steps < 400, "{steps} steps");
 }

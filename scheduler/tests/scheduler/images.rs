@@ -114,6 +114,14 @@ fn an_image_is_encoded_once() {
 }
 
 #[test]
+fn an_image_listed_twice_is_one_image() {
+    let mut scheduler = with(&roomy(), [with_image(with_image(text(1, 12, 1), 1, 0, 4), 1, 6, 4)]);
+    assert_eq!(scheduler.take_uploads(), [(image(1), 0)]);
+    scheduler.image_ready(image(1));
+    assert_eq!(work(&step(&mut scheduler)), (vec![1], vec![(1, 0, 12)]));
+}
+
+#[test]
 fn the_least_recently_used_embedding_goes() {
     let config = Config { embedding_cache_tokens: 10, ..roomy() };
     let mut scheduler = with(&config, []);

@@ -224,6 +224,9 @@ fn impossible_requests_are_refused() {
     check_refused(overlapping, "placeholder 1 does not fit the prompt or its image");
     let unknown = NewSequence { images: Vec::new(), ..with_image(text(1, 8, 1), 1, 4, 4) };
     check_refused(unknown, "placeholder 0 does not fit the prompt or its image");
+    let mut twice = with_image(with_image(text(1, 8, 1), 1, 0, 4), 1, 4, 4);
+    twice.images[1].num_tokens = 3;
+    check_refused(twice, "image 01010101 has 3 tokens, which contradicts what is known of it");
     let positions = Positions::Explicit { axes: vec![vec![0; 3], vec![0; 2]], next: 3 };
     check_refused(NewSequence { positions, ..text(1, 3, 1) }, "explicit positions do not match a prompt of 3 tokens");
 }

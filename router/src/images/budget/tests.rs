@@ -2,6 +2,8 @@ use super::*;
 
 fn limits() -> ImageLimits {
     ImageLimits {
+        max_bytes: 1000,
+        max_pixels: 10,
         max_request_bytes: 3000,
         max_request_pixels: 10,
         max_source_bytes_in_flight: 4096,
@@ -29,4 +31,12 @@ fn requests_share_memory_and_give_it_back() {
     drop(first);
     assert_eq!(memory.0.available_permits(), 4);
     assert_eq!(second.take_bytes(800), Ok(()));
+}
+
+#[test]
+fn one_image_within_its_own_limits_fits_whatever_the_request_may_have() {
+    let narrow = ImageLimits { max_request_bytes: 10, max_request_pixels: 3, ..limits() };
+    let budget = SourceMemory::new(&narrow).budget(&narrow);
+    assert_eq!(budget.take_bytes(1000), Ok(()));
+    assert_eq!(budget.take_pixels(10), Ok(()));
 }

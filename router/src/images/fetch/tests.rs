@@ -371,7 +371,7 @@ async fn one_host_gets_no_more_than_its_share() {
 async fn the_bytes_of_a_request_are_counted_together() {
     let server = Server::start("127.0.0.1", |_| ok(&[7; 1000])).await;
     let fetcher = fetcher(allowing(&["127.0.0.1"]));
-    let budget = budget(&ImageLimits { max_request_bytes: 1500, ..ImageLimits::default() });
+    let budget = budget(&ImageLimits { max_bytes: 1000, max_request_bytes: 1500, ..ImageLimits::default() });
     assert!(fetcher.fetch(&server.url("/"), MAX_BYTES, &budget).await.is_ok());
     let second = fetcher.fetch(&server.url("/"), MAX_BYTES, &budget).await;
     assert_eq!(second, Err(ImageFault::TooManyRequestBytes { limit: 1500 }));

@@ -143,7 +143,7 @@ async fn limits_of_a_request_are_checked_before_the_first_fetch() {
 
 #[tokio::test]
 async fn pixels_are_counted_per_request() {
-    let limits = ImageLimits { max_request_pixels: 43 * 29 + 1, ..ImageLimits::default() };
+    let limits = ImageLimits { max_pixels: 43 * 29, max_request_pixels: 43 * 29 + 1, ..ImageLimits::default() };
     let loader = loader(limits);
     assert!(loader.load(vec![inline("rgb.png")]).await.is_ok());
     let two = loader.load(vec![inline("rgba.png"), inline("grey.png")]).await;
