@@ -3,8 +3,9 @@
     python integration-tests/goldens/make.py [MODEL_FOLDER]
 
 Needs `timm` and `torchvision`, which the product and its tests do not: `transformers` builds the vision encoder of the
-embedded model from them. The answers are greedy, in float32. A question whose answer hangs on a logit difference that
-another summation order could turn around is replaced by the next one: such an answer would test luck.
+embedded model from them. The answers are greedy, in float32, with pictures resized by Pillow. A question whose answer
+hangs on a logit difference that another summation order could turn around is replaced by the next one: such an answer
+would test luck.
 """
 
 import io
@@ -32,7 +33,7 @@ class Reference:
     """The model as `transformers` runs it."""
 
     def __init__(self, folder: Path) -> None:
-        self.processor = PROCESSOR.from_pretrained(folder)
+        self.processor = PROCESSOR.from_pretrained(folder, backend="pil")
         self.model = MODEL.from_pretrained(folder, dtype=torch.float32).eval()
 
     def answer(self, text: str, files: list[bytes]) -> dict[str, Any]:
@@ -44,10 +45,12 @@ class Reference:
             out = self.model.generate(**inputs, **limits, output_logits=True, return_dict_in_generate=True)
         prompt_tokens = inputs["input_ids"].shape[1]
         ids = out.sequences[0, prompt_tokens:].tolist()
-        best = torch.stack(out.logits)[:, 0].topk(2).values
+        logits = torch.stack(out.logits)[:, 0]
+        best, chosen = logits.topk(2).values, logits.log_softmax(-1).max(-1).values
         return {
             "prompt_tokens": prompt_tokens,
             "token_ids": ids,
+            "logprobs": [round(value, 4) for value in chosen.tolist()],
             "text": self.processor.tokenizer.decode(ids, skip_special_tokens=True),
             "margin": round(float((best[:, 0] - best[:, 1]).min()), 4),
         }

@@ -29,14 +29,9 @@ pub enum LaunchError {
     /// The number of shards does not fit the machine.
     #[error("{0}")]
     WorldSize(String),
-    /// Resolving or downloading the model failed.
-    #[error("cannot prepare {model}: {reason}")]
-    Prepare {
-        /// What was asked for.
-        model: String,
-        /// The last thing that `prepare` complained about.
-        reason: String,
-    },
+    /// Resolving or downloading the model failed; `prepare` says why.
+    #[error("{0}")]
+    Prepare(String),
     /// A shard ended before the server was ready.
     #[error("shard {rank} {how} while loading{said}")]
     ShardCannotStart {

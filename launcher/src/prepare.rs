@@ -3,11 +3,12 @@
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::process::ChildStdout;
+use std::process::{ChildStdout, ExitStatus};
 
 use crate::command::ServerProgram;
 use crate::error::LaunchError;
 use crate::group::{Process, describe};
+use crate::output::Tail;
 use crate::progress::ProgressBoard;
 use crate::spawner::Spawner;
 
@@ -26,16 +27,21 @@ pub(crate) async fn prepare(
     let answer = process.take_stdout().map(|stdout| tokio::task::spawn_blocking(|| read_answer(stdout)));
     let status = process.ended().await.map_err(LaunchError::system("cannot watch the preparation"))?;
     board.clear();
-    let refused = |reason| Err(LaunchError::Prepare { model: model.to_owned(), reason });
     if !status.success() {
         process.errors().settle().await;
-        return refused(process.errors().reason().unwrap_or_else(|| describe(status)));
+        return Err(LaunchError::Prepare(complaint(process.errors(), model, status)));
     }
     let path = match answer {
         Some(answer) => answer.await.ok().flatten(),
         None => None,
     };
-    path.map_or_else(|| refused("the preparation named no file".to_owned()), Ok)
+    path.ok_or_else(|| LaunchError::Prepare(format!("cannot prepare {model}: the preparation named no file")))
+}
+
+/// Its error names the model; a traceback does not.
+fn complaint(errors: &Tail, model: &str, status: ExitStatus) -> String {
+    let unsaid = || format!("cannot prepare {model}: {}", errors.reason().unwrap_or_else(|| describe(status)));
+    errors.error().unwrap_or_else(unsaid)
 }
 
 /// The last line that is not empty, if it names a file.

@@ -109,17 +109,33 @@ impl Supervisor<'_> {
     {
         let mut shards = self.start_shards().await?;
         let mut router = RunningRouter::start(&self.plan, router);
+        match self.watch(&mut shards, &mut router, announce).await {
+            Ok(()) => self.drain(shards, router).await,
+            Err(error) => {
+                router.last_words().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns when somebody asks to stop. What cannot be mended is an error.
+    async fn watch(
+        &mut self,
+        shards: &mut ShardGroup,
+        router: &mut RunningRouter,
+        announce: impl Fn(Ready),
+    ) -> Result<(), LaunchError> {
         loop {
-            match next_event(&mut shards, &mut router, self.stop).await? {
+            match next_event(shards, router, self.stop).await? {
                 Event::Ready(ready) => {
                     self.board.clear();
                     announce(ready);
                 }
-                Event::StopAsked => return self.drain(shards, router).await,
-                Event::RouterEnded(reason) => return Err(blame(shards, &router, reason).await),
+                Event::StopAsked => return Ok(()),
+                Event::RouterEnded(reason) => return Err(blame(shards, router, reason).await),
                 Event::ShardEnded(exit) if !router.is_ready() => return Err(cannot_start(exit)),
-                Event::ShardEnded(exit) => shards = self.restart(shards, &mut router, exit).await?,
-                Event::ShardsHung => shards = self.restart(shards, &mut router, hung()).await?,
+                Event::ShardEnded(exit) => *shards = self.restart(std::mem::take(shards), router, exit).await?,
+                Event::ShardsHung => *shards = self.restart(std::mem::take(shards), router, hung()).await?,
             }
         }
     }
@@ -193,6 +209,15 @@ impl RunningRouter {
         self.announced.is_none()
     }
 
+    /// Lets it tell those who still wait that there will be no answer.
+    async fn last_words(&mut self) {
+        self.stop_now.cancel();
+        if self.is_ready() && !self.task.is_finished() {
+            // One that does not end in time is cut off with the process.
+            let _ = timeout(LAST_WORDS, &mut self.task).await;
+        }
+    }
+
     /// Returns when it ended, or when waiting for it has no point any more.
     async fn end_within(&mut self, limit: Duration, stop: &Stop) {
         let ended = tokio::select! {
@@ -240,7 +265,7 @@ async fn announcement(announced: &mut Option<oneshot::Receiver<Ready>>) -> Ready
 }
 
 /// A router that lost its shards says less than the shards do.
-async fn blame(mut shards: ShardGroup, router: &RunningRouter, reason: String) -> LaunchError {
+async fn blame(shards: &mut ShardGroup, router: &RunningRouter, reason: String) -> LaunchError {
     match timeout(BLAME, shards.any_exit()).await {
         Ok(Ok(exit)) if !router.is_ready() => cannot_start(exit),
         _ => LaunchError::Router(reason),

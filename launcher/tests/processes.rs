@@ -24,6 +24,7 @@ use text_generation_launcher::program::{block_on, start, start_logging};
 use text_generation_launcher::stop::Stop;
 use text_generation_launcher::supervise::RouterStart;
 
+const ROUTER: &str = env!("CARGO_BIN_EXE_text-generation-router");
 const LAUNCHER: &str = env!("CARGO_BIN_EXE_text-generation-launcher");
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -218,10 +219,10 @@ fn sigterm_during_the_preparation_ends_it() {
 }
 
 fn a_bad_model_is_refused_with_its_reason() {
-    let prepare = r#"sys.exit('{"level":"ERROR","message":"no such model"}')"#;
+    let prepare = r#"sys.exit('{"level":"ERROR","message":"cannot prepare it: no such model"}')"#;
     let stage = Stage::new(&Script { prepare, ..Script::default() });
     let refused = stage.launcher(&["--model-id", "org/nothing"]);
-    check_end(refused, 1, "Error: cannot prepare org/nothing: no such model\n");
+    check_end(refused, 1, "Error: cannot prepare it: no such model\n");
 }
 
 fn a_taken_port_is_refused_before_the_model_is_prepared() {
@@ -272,6 +273,17 @@ fn settings_come_from_variables_too() {
     }
 }
 
+fn the_router_alone_wants_a_file_and_shards() {
+    let router = |flags: &[&str]| {
+        let mut command = Command::new(ROUTER);
+        command.args(flags).env_remove("HOSTNAME").stderr(Stdio::piped());
+        Running(command.spawn().unwrap())
+    };
+    check_end(router(&[]), 2, "--prepared <FILE>");
+    let line = "Error: name the shards with --shard or --master-shard-uds-path\n";
+    check_end(router(&["--prepared", "/nonexistent.json"]), 1, line);
+}
+
 const TESTS: &[(&str, fn())] = &[
     ("killed_launcher_leaves_no_child_by_parent_death_signal", killed_launcher_leaves_no_child_by_parent_death_signal),
     ("killed_launcher_leaves_no_child_by_end_of_input", killed_launcher_leaves_no_child_by_end_of_input),
@@ -284,6 +296,7 @@ const TESTS: &[(&str, fn())] = &[
     ("more_shards_than_gpus_are_refused", more_shards_than_gpus_are_refused),
     ("bad_flags_exit_with_code_2", bad_flags_exit_with_code_2),
     ("settings_come_from_variables_too", settings_come_from_variables_too),
+    ("the_router_alone_wants_a_file_and_shards", the_router_alone_wants_a_file_and_shards),
 ];
 
 /// Runs the tests whose names contain the first argument; a panic is a failure.

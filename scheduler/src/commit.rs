@@ -69,6 +69,8 @@ impl Scheduler {
     fn commit_row(&mut self, row: &FlightRow, flight: &InFlight, answer: &Answer) -> Option<Event> {
         self.sequences[row.slot].steps_in_flight -= 1;
         let event = match answer {
+            // Whatever the shard says of a sequence after it failed is of no use.
+            _ if self.sequences[row.slot].failed => self.commit_failure(row, &flight.encoded),
             Answer::Failed => self.commit_failure(row, &flight.encoded),
             Answer::Done => {
                 self.confirm(row);
@@ -100,7 +102,7 @@ impl Scheduler {
         let sequence = &mut self.sequences[row.slot];
         // After an abort the tokens of the last rows stay unknown.
         let full = (row.end.min(sequence.len()) / block_size) as usize;
-        if full <= sequence.num_published || sequence.failed || !self.config.prefix_caching {
+        if full <= sequence.num_published || !self.config.prefix_caching {
             return;
         }
         let first = std::mem::replace(&mut sequence.num_published, full);

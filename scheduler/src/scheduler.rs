@@ -109,15 +109,12 @@ impl Scheduler {
     pub fn lose_shard(&mut self) -> Vec<Event> {
         self.in_flight.clear();
         self.next_step = 0;
-        let (started, others): (Vec<Slot>, Vec<Slot>) =
-            self.sequences.all().into_iter().partition(|slot| self.sequences[*slot].introduced);
+        let mut started = self.sequences.all();
+        started.retain(|slot| self.sequences[*slot].introduced);
         let events = started.into_iter().filter_map(|slot| self.lose(slot)).collect();
         self.sequences_to_forget.clear();
         self.blocks = BlockPool::new(self.config.num_blocks);
         self.images.lose_shard();
-        for slot in others {
-            self.set_needs(slot, 0);
-        }
         events
     }
 

@@ -54,7 +54,7 @@ def warm_up(**changes: int) -> WarmupRequest:
     return WarmupRequest(largest_image=(VIEW,), **(request | changes))
 
 
-def load(rank: int = 0, world_size: int = 1, master_port: int = 0, **changes: int) -> Shard:
+def load(rank: int = 0, world_size: int = 1, master_port: int = 0, dtype: str = "auto") -> Shard:
     """The embedded model, warmed up on the CPU."""
     config = ShardConfig(
         prepared=PREPARED,
@@ -64,9 +64,10 @@ def load(rank: int = 0, world_size: int = 1, master_port: int = 0, **changes: in
         master_port=master_port,
         device="cpu",
         num_threads=1,
+        dtype=dtype,
     )
     shard = Shard(config, PreparedModel.read(PREPARED))
-    shard.warm_up(warm_up(**changes))
+    shard.warm_up(warm_up())
     return shard
 
 

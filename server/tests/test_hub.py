@@ -86,7 +86,7 @@ def endpoint() -> Iterator[str]:
 def resolve_in_child(endpoint: str, home: Path, model_id: str = "some/model", **environ: str) -> dict[str, str]:
     """What `resolve` answers in a process of its own: the library reads its settings once, at import."""
     program = (
-        "import json, sys; from text_generation_server import hub, logs; logs.start('info', True)\n"
+        "import json, sys; from text_generation_server import hub, prepare; prepare.start_logging(json_output=True)\n"
         "try: model = hub.resolve(sys.argv[1], log_every_s=0.0)\n"
         "except hub.ModelUnavailable as error: print(json.dumps({'refused': str(error)}))\n"
         "else: print(json.dumps({'dir': str(model.model_dir), 'revision': model.revision}))"
@@ -133,8 +133,22 @@ def test_a_cached_model_starts_offline(endpoint: str, tmp_path: Path) -> None:
     assert again["dir"] == first["dir"]
 
 
-def test_an_unknown_model_offline_is_refused(tmp_path: Path) -> None:
-    answer = resolve_in_child("http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1")
+def test_a_cached_model_starts_when_the_hub_is_away(endpoint: str, tmp_path: Path) -> None:
+    first = resolve_in_child(endpoint, tmp_path)
+    again = resolve_in_child("http://127.0.0.1:9", tmp_path)
+    assert again["dir"] == first["dir"]
+    assert "the Hub did not answer" in again["log"]
+
+
+def test_a_half_downloaded_model_is_not_a_model(endpoint: str, tmp_path: Path) -> None:
+    folder = Path(resolve_in_child(endpoint, tmp_path)["dir"])
+    (folder / "model.safetensors").unlink()
+    assert "not in the local cache" in resolve_in_child("http://127.0.0.1:9", tmp_path)["refused"]
+
+
+@pytest.mark.parametrize("environ", [{}, {"HF_HUB_OFFLINE": "1"}])
+def test_an_unknown_model_without_a_hub_is_refused(tmp_path: Path, environ: dict[str, str]) -> None:
+    answer = resolve_in_child("http://127.0.0.1:9", tmp_path, **environ)
     assert "not in the local cache" in answer["refused"]
 
 
@@ -146,7 +160,7 @@ def test_pickled_weights_are_refused_before_they_are_fetched(endpoint: str, tmp_
 
 
 def test_an_unknown_repository_is_refused(endpoint: str, tmp_path: Path) -> None:
-    assert "cannot download no/such" in resolve_in_child(endpoint, tmp_path, model_id="no/such")["refused"]
+    assert "the Hub shows no such repository" in resolve_in_child(endpoint, tmp_path, model_id="no/such")["refused"]
 
 
 def test_a_directory_is_taken_as_it_is(tmp_path: Path) -> None:

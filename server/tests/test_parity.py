@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import two_ranks
-from driver import IMAGE_TOKENS, Driver, Prompt, image, key
+from driver import IMAGE_TOKENS, Driver, Prompt, image, key, load
 from reference import Reference
 from torch import Tensor
 
@@ -90,6 +90,13 @@ def test_images_of_one_step_are_encoded_together(shard: Shard, monkeypatch: pyte
     Driver(shard).step([], encode_images=[EncodeImage(key(seed), 0) for seed in seeds])
     assert batches == [4]
     assert {len(shard.images.find(key(seed))) for seed in seeds} == {IMAGE_TOKENS}
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.3), ("float16", 0.05)])
+def test_narrow_types_stay_close(driver: Driver, dtype: str, tolerance: float) -> None:
+    narrow = Driver(load(dtype=dtype)).generate_scored(PROMPTS, 1)
+    wide = driver.generate_scored(PROMPTS, 1)
+    assert [one[0][1] for one in narrow] == pytest.approx([one[0][1] for one in wide], abs=tolerance)
 
 
 def test_two_ranks_compute_what_one_does(expected: list[list[int]]) -> None:

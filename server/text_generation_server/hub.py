@@ -23,6 +23,8 @@ WEIGHTS = ("*.safetensors",)
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # A second copy of the weights in another layout (`consolidated`), and files for other programs.
 SKIPPED = ("consolidated*", "*/*", "optimizer*", "training_args*")
+# Asking what there is takes no time worth a line.
+QUIET_S = 3600.0
 
 
 class ModelUnavailable(Exception):
@@ -78,14 +80,16 @@ def no_safetensors(model_id: str, pickled: list[str]) -> str:
 
 
 def download(model_id: str, revision: str | None, log_every_s: float | None) -> ResolvedModel:
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import DryRunError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         model_dir = snapshot(model_id, revision, log_every_s)
     except HFValidationError as error:
         raise ModelUnavailable(f"{model_id} is neither a directory nor the name of a Hub repository") from error
+    except DryRunError as error:
+        model_dir = cached_after(model_id, revision, error.__cause__)
     except LocalEntryNotFoundError as error:
-        raise ModelUnavailable(f"{model_id} is not in the local cache and the Hub cannot be reached") from error
+        raise ModelUnavailable(f"{model_id} is not in the local cache, and the Hub was not asked") from error
     except (HfHubHTTPError, OSError) as error:
         raise ModelUnavailable(f"cannot download {model_id}: {first_line(error)}") from error
     return ResolvedModel(model_id=model_id, revision=model_dir.name, model_dir=model_dir)
@@ -101,7 +105,7 @@ def snapshot(model_id: str, revision: str | None, log_every_s: float | None) -> 
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     if HF_HUB_OFFLINE:
-        return Path(snapshot_download(model_id, revision=revision, local_files_only=True))
+        return cached(model_id, revision)
     files = plan(model_id, revision)
     num_bytes = sum(file.file_size or 0 for file in files if file.will_download)
     logger.info("%s: %s to download", model_id, readable(num_bytes))
@@ -114,6 +118,33 @@ def snapshot(model_id: str, revision: str | None, log_every_s: float | None) -> 
     return Path(folder)
 
 
+def cached(model_id: str, revision: str | None) -> Path:
+    """The snapshot that is here already, if it is complete."""
+    from huggingface_hub import snapshot_download
+
+    wanted = [*SETTINGS, *WEIGHTS]
+    folder = snapshot_download(
+        model_id, revision=revision, allow_patterns=wanted, ignore_patterns=list(SKIPPED), local_files_only=True
+    )
+    return Path(folder)
+
+
+def cached_after(model_id: str, revision: str | None, cause: BaseException | None) -> Path:
+    """The snapshot that is here already, because the Hub did not say what it has."""
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        folder = cached(model_id, revision)
+    except LocalEntryNotFoundError as error:
+        if isinstance(cause, RepositoryNotFoundError | GatedRepoError):
+            reason = "the Hub shows no such repository; private and gated ones need HF_TOKEN"
+        else:
+            reason = "it is not in the local cache and the Hub cannot be reached"
+        raise ModelUnavailable(f"cannot download {model_id}: {reason}") from error
+    logger.warning("the Hub did not answer; %s is served as it was last downloaded", model_id)
+    return folder
+
+
 def plan(model_id: str, revision: str | None) -> list[DryRunFileInfo]:
     """The files to have, after refusing a repository without safetensors before anything large is fetched."""
     from huggingface_hub import snapshot_download
@@ -124,6 +155,7 @@ def plan(model_id: str, revision: str | None) -> list[DryRunFileInfo]:
         allow_patterns=[*SETTINGS, *WEIGHTS, *PICKLED],
         ignore_patterns=list(SKIPPED),
         dry_run=True,
+        tqdm_class=progress_log(model_id, 0, QUIET_S),
     )
     pickled = [file.filename for file in files if file.filename.endswith(tuple(name[1:] for name in PICKLED))]
     wanted = [file for file in files if file.filename not in pickled]
@@ -142,9 +174,9 @@ def progress_log(model_id: str, num_bytes: int, seconds: float) -> type[tqdm]:
             super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
 
         def display(self, *_: Any, **__: Any) -> None:
+            done = int(self.n)
             # The library has more bars than one; this is the one that counts bytes on disk.
-            if self.unit == "B" and str(self.desc).startswith("Reconstruct"):
-                done = int(self.n)
+            if done and self.unit == "B" and str(self.desc).startswith("Reconstruct"):
                 total = max(num_bytes, done)
                 progress = {"what": model_id, "done": done, "total": total}
                 message = f"downloading {model_id}: {readable(done)} of {readable(total)}"

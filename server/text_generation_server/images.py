@@ -34,6 +34,7 @@ NO_PIXELS, BAD_IMAGE, NOT_MINE = -1, -2, -3
 
 UNKNOWN = Failure(FailureKind.REJECTED, "the image is unknown")
 MISSING = Failure(FailureKind.REJECTED, "the image has no pixels")
+TEXT_ONLY = Failure(FailureKind.REJECTED, "this model takes no images")
 UNENCODABLE = Failure(FailureKind.IMAGE, "the image cannot be encoded")
 
 
@@ -170,9 +171,14 @@ class ImageEncoder:
         self._normalise = normalise
         self._ranks = ranks
         self._like = like
+        self.takes_images = model.shape.embedding_width > 0
 
     def encode(self, store: ImageStore, wanted: Sequence[EncodeImage]) -> None:
         """Leaves an embedding or a failure in the store for every image wanted."""
+        if not self.takes_images:
+            for request in wanted:
+                store.keep(request.key, TEXT_ONLY)
+            return
         owned = [request.key for request in wanted if request.rank == self._ranks.rank]
         encoded = self._encode_owned({key: store.take(key) for key in owned})
         if self._ranks.world_size > 1:

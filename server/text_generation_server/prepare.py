@@ -130,4 +130,5 @@ def only_stderr() -> Iterator[None]:
 def start_logging(*, json_output: bool) -> None:
     logs.start("info", json_output)
     # The HTTP client logs a line for every request, with its address.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name in ("httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -111,6 +111,8 @@ class ShardService(shard_pb2_grpc.ShardServicer):
 
     def PutImage(self, request_iterator: Iterator[pb.ImageChunk], context: Context) -> pb.PutImageResult:
         """See the proto."""
+        if not self._shard.takes_images:
+            _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "this model takes no images")
         try:
             self._shard.images.put(_assemble(request_iterator))
         except ImageRejected as error:

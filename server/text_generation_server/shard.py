@@ -93,6 +93,11 @@ class Shard:
         times_us = ((computing - encoding) // 1000, (done - computing) // 1000, (done - started) // 1000)
         return StepResult(plan.epoch, plan.step, sampled, failures + failed, *times_us)
 
+    @property
+    def takes_images(self) -> bool:
+        """Whether the model has a vision encoder."""
+        return self._encoder.takes_images
+
     def reset_sequences(self) -> None:
         """Drops every sequence, as if just warmed up. Images have their own `clear`."""
         if self._runner is not None:

@@ -49,7 +49,7 @@ def warm_up_plans(rows: list[int], block_size: int) -> Iterator[StepPlan]:
 
 def encode_largest(encoder: ImageEncoder, request: WarmupRequest, device: torch.device) -> None:
     """Encodes as many of the largest image as a step may hold; on a CPU one is enough."""
-    if not request.largest_image:
+    if not (request.largest_image and encoder.takes_images):
         return
     count = 1
     if device.type != "cpu":

@@ -201,7 +201,7 @@ def info_message(shard: Shard) -> pb.ShardInfo:
         rank=shard.ranks.rank,
         world_size=shard.ranks.world_size,
         position_axes=shape.position_axes,
-        takes_images=shape.embedding_width > 0,
+        takes_images=shard.takes_images,
         attention_backend=shard.backend_name,
     )
 

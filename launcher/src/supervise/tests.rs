@@ -82,7 +82,10 @@ fn ready() -> Ready {
 /// A router that is ready at once and ends when it is told to.
 async fn obedient(start: RouterStart) -> anyhow::Result<()> {
     let _ = start.ready.send(ready());
-    start.shutdown.cancelled().await;
+    tokio::select! {
+        () = start.shutdown.cancelled() => {}
+        () = start.stop_now.cancelled() => std::fs::write(start.prepared, "last words")?,
+    }
     Ok(())
 }
 
@@ -120,6 +123,7 @@ async fn restarts_are_bounded() {
     let text = "shard 0 was killed by signal 9 (SIGKILL); giving up after 2 restarts in ten minutes";
     assert_eq!(error.to_string(), text);
     assert_eq!(stage.starts(), 3);
+    assert_eq!(std::fs::read_to_string(stage.path("prepared.json")).unwrap(), "last words");
 }
 
 #[tokio::test]

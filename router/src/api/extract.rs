@@ -15,6 +15,7 @@ use tokio::time::{Duration, timeout};
 
 use super::Api;
 use super::error::{ApiError, ErrorKind};
+use super::object::Object;
 use super::text::{MAX_ECHO_BYTES, shorten, shorten_middle};
 
 /// Bodies from this size on are parsed beside the async workers.
@@ -153,7 +154,7 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json)
+    let Object(value) = serde_path_to_error::deserialize(&mut json)
         .map_err(|error| refusal(&error.path().to_string(), error.inner()))?;
     json.end().map_err(|error| refusal(".", &error))?;
     Ok(value)
@@ -207,6 +208,8 @@ mod tests {
         refused(r#"{"inputs": "a", "parameters": {"top_k": "x"}}"#, ErrorKind::Validation, "parameters.top_k: invalid");
         refused(r#"{"inputs": 3}"#, ErrorKind::Validation, "inputs: invalid type: integer `3`, expected a string");
         refused("{}", ErrorKind::Validation, "missing field `inputs`");
+        refused(r#"["a", {}]"#, ErrorKind::Validation, "invalid type: sequence, expected an object");
+        refused(r#""a""#, ErrorKind::Validation, "expected an object");
     }
 
     #[test]

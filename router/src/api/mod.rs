@@ -14,6 +14,7 @@ mod info;
 mod limits;
 mod loading;
 mod media;
+mod object;
 mod observe;
 mod openai;
 mod ranges;

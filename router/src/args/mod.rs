@@ -82,6 +82,17 @@ impl ProcessArgs {
 }
 
 impl RouterArgs {
+    /// Finds what is wrong with the flags by themselves, before minutes are spent on a model.
+    fn check(&self) -> Result<(), String> {
+        self.listen.api_key().map_err(|error| error.to_string())?;
+        match (self.limits.max_input_tokens(), self.limits.max_total_tokens) {
+            (Some(input), Some(total)) if input >= total => {
+                Err(format!("--max-input-tokens {input} must be less than --max-total-tokens {total}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// One line, with the reason, for each flag that was set and changes nothing.
     pub fn not_served(&self) -> Vec<String> {
         self.unserved.lines()
@@ -103,6 +114,7 @@ where
     let asked_for = matches.value_source("hostname");
     let listen = &mut program.as_mut().listen;
     listen.resolve_address(asked_for).map_err(|invalid| command.error(ErrorKind::ValueValidation, invalid))?;
+    program.as_mut().check().map_err(|wrong| command.error(ErrorKind::ValueValidation, wrong))?;
     Ok(program)
 }
 

@@ -63,16 +63,24 @@ fn the_input_limit_has_two_names_and_one_value() {
 }
 
 #[test]
+fn the_input_limit_is_below_the_total() {
+    let limits = |input, total| parsed(&["--max-input-tokens", input, "--max-total-tokens", total]);
+    assert!(limits("99", "100").is_ok());
+    let refusal = limits("100", "100").unwrap_err().to_string();
+    assert!(refusal.contains("--max-input-tokens 100 must be less than --max-total-tokens 100"), "{refusal}");
+}
+
+#[test]
 fn the_key_comes_from_flag_or_file_and_never_shows() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("key");
-    let from_file = || parsed(&["--api-key-file", file.to_str().unwrap()]).unwrap();
+    let from_file = || parsed(&["--api-key-file", file.to_str().unwrap()]);
 
-    assert!(from_file().listen.api_key().unwrap_err().to_string().contains("--api-key-file"));
+    assert!(from_file().unwrap_err().to_string().contains("--api-key-file"));
     std::fs::write(&file, "  \n").unwrap();
-    assert!(from_file().listen.api_key().is_err());
+    assert!(from_file().unwrap_err().to_string().contains("the API key is empty"));
     std::fs::write(&file, "secret\n").unwrap();
-    assert_eq!(from_file().listen.api_key().unwrap().unwrap().reveal(), "secret");
+    assert_eq!(from_file().unwrap().listen.api_key().unwrap().unwrap().reveal(), "secret");
 
     let from_flag = parsed(&["--api-key", "secret"]).unwrap();
     assert_eq!(from_flag.listen.api_key().unwrap().unwrap().reveal(), "secret");

@@ -70,6 +70,41 @@ fn a_started_prompt_stops_before_missing_pixels() {
     assert_eq!(work(&step(&mut scheduler)), (vec![2], vec![(2, 4, 1), (1, 10, 10)]));
 }
 
+/// `stalled` has computed 8 of 12 tokens and waits for image 2.
+fn stalled_behind(older: Option<NewSequence>, num_blocks: u32) -> Scheduler {
+    let stalled = with_image(with_image(text(2, 12, 1), 1, 0, 4), 2, 8, 4);
+    let mut scheduler = with(&Config { num_blocks, ..roomy() }, older.into_iter().chain([stalled]));
+    scheduler.take_uploads();
+    scheduler.image_ready(image(1));
+    step(&mut scheduler);
+    assert_eq!(scheduler.schedule().map_or(0, |plan| plan.rows.len()), scheduler.stats().running - 1);
+    scheduler
+}
+
+#[test]
+fn who_waits_for_pixels_gives_its_blocks_up() {
+    let mut scheduler = stalled_behind(Some(text(1, 1, 9)), 6);
+    scheduler.add(text(3, 14, 1)).unwrap();
+    assert_eq!(rows(&scheduler.schedule().unwrap()), [(1, 2, 1), (3, 0, 14)]);
+    assert_eq!(scheduler.stats().preemptions, 1);
+}
+
+#[test]
+fn the_oldest_keeps_its_blocks_while_it_waits_for_pixels() {
+    let mut scheduler = stalled_behind(None, 4);
+    scheduler.add(text(3, 3, 9)).unwrap();
+    scheduler.add(text(4, 14, 1)).unwrap();
+    for start in [0, 3, 4, 5, 6, 7] {
+        assert_eq!(rows(&step(&mut scheduler))[0].1, start);
+    }
+    // Now the running one needs a third block, and the waiting one four.
+    assert_eq!(scheduler.schedule(), None);
+    scheduler.image_ready(image(2));
+    assert_eq!(scheduler.stats().preemptions, 0);
+    assert_eq!(rows(&step(&mut scheduler)), [(2, 8, 4)]);
+    assert_eq!(scheduler.stats().preemptions, 1, "its third block is the younger one's");
+}
+
 #[test]
 fn a_chunk_may_end_inside_an_image() {
     let config = Config { max_step_tokens: 6, ..roomy() };
@@ -146,6 +181,54 @@ fn a_needed_embedding_is_not_evicted_for_a_younger_sequence() {
     assert_eq!((rows(&plan), plan.forget_images), (vec![(1, 12, 6)], vec![]));
     let plan = step(&mut scheduler);
     assert_eq!((work(&plan), plan.forget_images), ((vec![2], vec![(1, 18, 2), (2, 0, 4)]), vec![image(1)]));
+}
+
+#[test]
+fn the_first_prompt_may_take_the_place_of_any_embedding() {
+    let older = with_image(with_image(text(1, 20, 1), 1, 0, 2), 2, 4, 8);
+    let config = Config { embedding_cache_tokens: 8, max_step_tokens: 6, ..roomy() };
+    let mut scheduler = with(&config, [older, with_image(text(2, 20, 1), 3, 0, 8)]);
+    scheduler.take_uploads();
+    [1, 3].into_iter().map(image).for_each(|key| scheduler.image_ready(key));
+    assert_eq!(work(&step(&mut scheduler)), (vec![1], vec![(1, 0, 4)]));
+    assert_eq!(work(&step(&mut scheduler)), (vec![3], vec![(2, 0, 6)]));
+    scheduler.image_ready(image(2));
+    let plan = step(&mut scheduler);
+    assert_eq!((work(&plan), plan.forget_images), ((vec![2], vec![(1, 4, 6)]), vec![image(3)]));
+    assert_eq!(scheduler.take_uploads().len(), 1);
+}
+
+#[test]
+fn other_prompts_may_not_take_what_somebody_is_in_the_middle_of() {
+    let two_images = |id: u64, second| with_image(with_image(text(id, 12, 1), 9 + id as u8, 0, 1), id as u8, 6, second);
+    let config = Config { embedding_cache_tokens: 11, max_step_tokens: 8, ..roomy() };
+    let requests = [two_images(1, 1), two_images(2, 4), with_image(text(3, 20, 1), 3, 0, 10)];
+    let mut scheduler = with(&config, requests);
+    scheduler.take_uploads();
+    let arrive = |scheduler: &mut Scheduler, numbers: [u8; 2]| {
+        for number in numbers {
+            scheduler.image_ready(image(number));
+        }
+        rows(&step(scheduler))
+    };
+    assert_eq!(arrive(&mut scheduler, [10, 11]), [(1, 0, 6), (2, 0, 2)]);
+    assert_eq!(rows(&step(&mut scheduler)), [(2, 2, 4)]);
+    scheduler.image_ready(image(3));
+    assert_eq!(rows(&step(&mut scheduler)), [(3, 0, 8)]);
+    assert_eq!(arrive(&mut scheduler, [1, 2]), [(1, 6, 6), (3, 8, 2)]);
+}
+
+#[test]
+fn an_embedding_nobody_is_in_the_middle_of_goes_for_any_prompt() {
+    let first = with_image(text(1, 14, 1), 1, 4, 8);
+    let others = [with_image(text(2, 4, 1), 2, 0, 4), with_image(text(3, 14, 1), 1, 4, 8)];
+    let config = Config { embedding_cache_tokens: 8, max_step_tokens: 6, ..roomy() };
+    let mut scheduler = with(&config, [first].into_iter().chain(others));
+    upload(&mut scheduler);
+    assert_eq!(work(&step(&mut scheduler)), (vec![1], vec![(1, 0, 6)]));
+    assert_eq!(work(&step(&mut scheduler)), (vec![], vec![(1, 6, 6)]));
+    let plan = step(&mut scheduler);
+    assert_eq!((work(&plan), plan.forget_images), ((vec![2], vec![(1, 12, 2), (2, 0, 4)]), vec![image(1)]));
 }
 
 #[test]

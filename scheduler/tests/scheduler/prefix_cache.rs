@@ -124,6 +124,17 @@ fn generated_tokens_are_shared() {
 }
 
 #[test]
+fn the_end_of_a_prefix_is_evicted_before_its_beginning() {
+    let mut scheduler = Scheduler::new(Config { num_blocks: 4, ..roomy() }).unwrap();
+    for id in [1, 2] {
+        scheduler.add(text(id, 9, 1)).unwrap();
+        step(&mut scheduler);
+    }
+    scheduler.add(NewSequence { id: SequenceId(3), ..text(1, 9, 1) }).unwrap();
+    assert_eq!(step(&mut scheduler), [(3, 4, 5)]);
+}
+
+#[test]
 fn a_cached_prefix_needs_no_pixels() {
     let mut scheduler = Scheduler::new(Config { embedding_cache_tokens: 0, ..roomy() }).unwrap();
     scheduler.add(with_image(text(1, 12, 1), 1, 2, 6)).unwrap();

@@ -141,6 +141,45 @@ fn the_youngest_is_preempted_and_resumes_with_all_its_tokens() {
 }
 
 #[test]
+fn an_older_one_is_not_preempted() {
+    let config = Config { num_blocks: 5, prefix_caching: false, ..roomy() };
+    let mut scheduler = with(config, [text(1, 5, 8), text(2, 4, 9)]);
+    check_rows(&mut scheduler, &[&[(1, 0, 5), (2, 0, 4)], &[(1, 5, 1), (2, 4, 1)], &[(1, 6, 1), (2, 5, 1)]]);
+    check_rows(&mut scheduler, &[&[(1, 7, 1), (2, 6, 1)], &[(1, 8, 1), (2, 7, 1)]]);
+    // The younger one needs a third block and waits with what it has until the older one ends.
+    check_rows(&mut scheduler, &[&[(1, 9, 1)], &[(1, 10, 1)], &[(1, 11, 1)], &[(2, 8, 1)]]);
+    assert_eq!(scheduler.stats().preemptions, 0);
+}
+
+#[test]
+fn no_more_are_preempted_than_have_to_be() {
+    let config = Config { num_blocks: 6, prefix_caching: false, ..roomy() };
+    let mut scheduler = with(config, (1..4).map(|id| text(id, 3, 9)));
+    let mut in_flight = scheduler.schedule().unwrap();
+    for _ in 0..5 {
+        let next = scheduler.schedule().unwrap();
+        scheduler.commit(&answer(&in_flight, 5));
+        in_flight = next;
+    }
+    // All need a third block. The youngest one's two blocks will do, but not before its last row is back.
+    assert_eq!((scheduler.schedule(), scheduler.schedule()), (None, None));
+    assert_eq!(scheduler.stats().preemptions, 1);
+    assert_eq!(scheduler.commit(&answer(&in_flight, 5)).len(), 3, "the preempted one's sample counts");
+    assert_eq!(rows(&scheduler.schedule().unwrap()), [(1, 8, 1), (2, 8, 1)]);
+}
+
+#[test]
+fn a_prompt_does_not_start_on_blocks_that_others_will_take() {
+    let config = Config { num_blocks: 11, max_step_image_tokens: 10, ..roomy() };
+    let first = with_image(with_image(text(1, 28, 9), 1, 8, 10), 2, 18, 10);
+    let mut scheduler = with(config, [first, text(2, 20, 9)]);
+    for (key, _) in scheduler.take_uploads() {
+        scheduler.image_ready(key);
+    }
+    check_rows(&mut scheduler, &[&[(1, 0, 18)], &[(1, 18, 10)]]);
+}
+
+#[test]
 fn explicit_positions_follow_the_tokens() {
     let positions = Positions::Explicit { axes: vec![vec![0, 1, 1, 7], vec![0, 2, 3, 7]], next: 8 };
     let request = NewSequence { positions, ..text(1, 4, 9) };

@@ -14,8 +14,6 @@ from torch import Tensor
 from text_generation_server.distributed import Ranks
 from text_generation_server.weights import Weights
 
-HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-
 MIN_PREPACKED_ELEMENTS = 1 << 18
 """Smaller float32 matrices stay in cache, where a prepacked call costs more than it saves."""
 
@@ -38,11 +36,18 @@ class Linear:
         return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias_O, "none", [], "")  # type: ignore[no-any-return]
 
 
+def onednn_runs(weight: Tensor) -> bool:
+    """Whether oneDNN's own kernels take this weight on this machine."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if weight.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype == torch.float32
+
+
 def _prepack(weight_OI: Tensor) -> Tensor | None:
     # oneDNN's own layout: 2 x faster for bf16, 1.5-3 x for large float32 at small batches, never slower there.
-    if weight_OI.device.type != "cpu" or not HAS_ONEDNN:
-        return None
-    if weight_OI.dtype not in (torch.float32, torch.bfloat16) or weight_OI.numel() < MIN_PREPACKED_ELEMENTS:
+    if weight_OI.numel() < MIN_PREPACKED_ELEMENTS or not onednn_runs(weight_OI):
         return None
     return torch.ops.mkldnn._reorder_linear_weight(weight_OI, None)  # type: ignore[no-any-return]
 

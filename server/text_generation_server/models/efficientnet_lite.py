@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from text_generation_server.layers.linear import HAS_ONEDNN
+from text_generation_server.layers.linear import onednn_runs
 from text_generation_server.weights import Weights
 
 STEM_WIDTH = 32
@@ -83,7 +83,7 @@ class Convolution:
         self._groups = len(weight) if weight.shape[1] == 1 else 1
         self._linear = linear
         self._kernel = weight.shape[-1]
-        self._fused = weight.device.type == "cpu" and HAS_ONEDNN
+        self._fused = onednn_runs(weight)
 
     def __call__(self, x: Tensor) -> Tensor:
         x, padding = self._padded(x)

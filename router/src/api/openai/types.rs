@@ -9,10 +9,13 @@ use serde::de::{
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use crate::api::object;
+
 /// Body of `/v1/chat/completions`.
 #[derive(Debug, Deserialize)]
 pub(in crate::api) struct ChatBody {
     pub(super) model: Option<String>,
+    #[serde(deserialize_with = "object::list")]
     pub(super) messages: Vec<MessageBody>,
     pub(super) max_tokens: Option<u32>,
     /// The newer name; it wins.
@@ -25,6 +28,7 @@ pub(in crate::api) struct ChatBody {
     pub(super) seed: Option<i64>,
     pub(super) n: Option<u32>,
     pub(super) stream: Option<bool>,
+    #[serde(default, deserialize_with = "object::optional")]
     pub(super) stream_options: Option<StreamOptions>,
     pub(super) logprobs: Option<bool>,
     pub(super) top_logprobs: Option<u32>,
@@ -101,7 +105,7 @@ impl<'de> Deserialize<'de> for ContentBody {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, parts: A) -> Result<ContentBody, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(parts)).map(ContentBody::Parts)
+                object::list(SeqAccessDeserializer::new(parts)).map(ContentBody::Parts)
             }
         }
         deserializer.deserialize_any(Shape)

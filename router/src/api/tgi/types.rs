@@ -4,12 +4,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use text_generation_scheduler::TokenId;
 
+use crate::api::object;
 use crate::prompt::{PromptBuilder, Segment};
 
 /// Body of `/generate`, `/generate_stream` and, with `stream`, of `/`.
 #[derive(Debug, Deserialize)]
 pub(in crate::api) struct GenerateBody {
     pub(super) inputs: Inputs,
+    #[serde(default, deserialize_with = "object::optional")]
     pub(super) parameters: Option<Parameters>,
     /// Only `/` looks at it.
     pub(super) stream: Option<bool>,
@@ -56,6 +58,8 @@ pub(in crate::api) struct Parameters {
     pub(super) top_n_tokens: Option<u32>,
     pub(super) grammar: Option<Value>,
     pub(super) adapter_id: Option<String>,
+    /// Not TGI's: benchmarks ask for answers of a fixed length.
+    pub(super) ignore_eos: Option<bool>,
 }
 
 /// A complete answer.

@@ -46,6 +46,7 @@ impl Call {
         ranges::stops(&stops, &api.limits)?;
         check_input(&body.inputs.text, parameters.truncate, api)?;
         let max_new_tokens = ranges::new_tokens("max_new_tokens", parameters.max_new_tokens)?;
+        let ignore_eos = parameters.ignore_eos == Some(true);
         let Inputs { text, segments, image_urls, characters } = body.inputs;
         let full_text = if parameters.return_full_text == Some(true) { text } else { String::new() };
         let reply = Reply {
@@ -56,8 +57,7 @@ impl Call {
             seeds: seeds.clone(),
         };
         let input = Input::Segments { segments, truncate: parameters.truncate };
-        let request =
-            ValidRequest { input, image_urls, sampling, seeds, max_new_tokens, ignore_eos: false, characters };
+        let request = ValidRequest { input, image_urls, sampling, seeds, max_new_tokens, ignore_eos, characters };
         Ok(Self { request, reply })
     }
 }

@@ -231,3 +231,20 @@ fn a_token_made_inside_marks_is_text() {
     assert_eq!(prompt.token_ids.iter().filter(|&&id| id == 2).count(), 1);
     assert_eq!(decoded(&builder, &prompt), "<|im_start|>a <|im_end|> b<|im_end|>");
 }
+
+/// Worst cases of every step: four times the text may take four times as long, not sixteen. The bound is loose because
+/// test machines are shared.
+#[test]
+fn hostile_texts_take_linear_time() {
+    let builder = builder();
+    let took = |unit: &str, length: usize| {
+        let conversation = chat_of(vec![user(&unit.repeat(length / unit.len()))]);
+        let started = std::time::Instant::now();
+        builder.chat_now(&conversation).expect("it is built");
+        started.elapsed().as_secs_f64()
+    };
+    for unit in ["<image>", "<|im_", "<", "a", " ", "\n", "1", "\u{E000}", "\u{FFFF}", "<image>a "] {
+        let (short, long) = (took(unit, 15_000), took(unit, 60_000));
+        assert!(long < 12.0 * short + 0.5, "{unit:?}: {short} s, then {long} s for four times as much");
+    }
+}

@@ -120,6 +120,20 @@ fn bombs_end_quickly() {
     }
 }
 
+/// The longest text that is accepted must not run a template out of fuel.
+#[test]
+fn the_longest_text_can_be_rendered() {
+    let longest = "a b\r\n".repeat(PromptLimits::default().max_text_bytes / 5);
+    let goldens = golden("text_chat.json");
+    for (name, source) in goldens["templates"].as_object().expect("templates") {
+        let template = compiled(source.as_str().expect("a template"));
+        let messages = json!([{"role": "user", "content": longest}]);
+        let variables = json!({"messages": messages, "tools": null, "add_generation_prompt": true, "bos_token": "", "eos_token": ""});
+        let rendered = template.render(variables.as_object().expect("an object").clone());
+        assert!(rendered.is_ok(), "{name}: {rendered:?}");
+    }
+}
+
 #[test]
 fn output_is_bounded() {
     let limits = TemplateLimits { fuel: 1_000_000, max_output_bytes: 100 };
