@@ -12,7 +12,8 @@ from harness.refusals import mentions, refusal
 
 JSON_HEADERS = {"content-type": "application/json"}
 GENERATE = ("/", "/generate", "/generate_stream")
-NEIGHBOUR = endless(seed=5, max_new_tokens=64)
+NEIGHBOUR = endless(seed=5, max_new_tokens=32)
+TURN_TOKENS = 8  # what the chat template of the embedded model adds to a text
 BODY_LIMIT = 32 * 1024 * 1024
 JSON_HEAD = b"POST /generate HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
 CHUNKED_HEAD = JSON_HEAD + b"transfer-encoding: chunked\r\n\r\n"
@@ -56,16 +57,16 @@ RAW = [
     Raw("not UTF-8", 400, (), b'{"inputs": "\xff\xfe"}'),
     Raw("deep JSON", 400, (), DEEP),
     Raw("lone surrogate", 400, (), b'{"inputs": "\\ud800"}'),
-    Raw("array instead of object", 422, ("object",), b"[1]"),
+    Raw("array instead of object", 422, ("object",), b'["x"]'),
     Raw("no content type", 415, ("content-type",), headers={}),
     Raw("wrong content type", 415, ("content-type",), headers={"content-type": "text/plain"}),
     Raw("compressed body", 415, (), headers={**JSON_HEADERS, "content-encoding": "gzip"}),
-    Raw("unknown route", 404, ("/nowhere",), path="/nowhere"),
+    Raw("unknown route", 404, ("route",), path="/nowhere"),
     Raw("unknown route, GET", 404, (), b"", "/v1/nowhere", "GET", {}),
     Raw("path above the root", 404, (), b"", "/../../etc/passwd", "GET", {}),
-    Raw("GET where POST belongs", 405, ("get",), b"", "/generate", "GET", {}),
-    Raw("POST where GET belongs", 405, ("post",), path="/info"),
-    Raw("DELETE", 405, ("delete",), path="/generate", method="DELETE"),
+    Raw("GET where POST belongs", 405, ("method",), b"", "/generate", "GET", {}),
+    Raw("POST where GET belongs", 405, ("method",), path="/info"),
+    Raw("DELETE", 405, ("method",), path="/generate", method="DELETE"),
     Raw("broken JSON, chat", 400, ("json",), b'{"messages": [', "/v1/chat/completions"),
     Raw("broken JSON, tokenize", 400, ("json",), b"{", "/tokenize"),
 ]
@@ -90,21 +91,15 @@ def test_body_over_the_limit(server: Server, path: str) -> None:
 def test_chunked_body_over_the_limit(server: Server) -> None:
     """Without a declared length the limit must be counted."""
     chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
-    try:
-        reply = raw_exchange(server, CHUNKED_HEAD + chunk * 600)
-    except (ConnectionResetError, BrokenPipeError):
-        return  # cut off while it was still sending: refused as well
+    reply = raw_exchange(server, CHUNKED_HEAD + chunk * 600)
     assert reply.startswith(b"HTTP/1.1 413"), reply[:200]
 
 
 @pytest.mark.parametrize("size", [70_000, 1_000_000])
 def test_huge_header(server: Server, size: int) -> None:
     head = b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\nx-filler: " + b"x" * size + b"\r\n\r\n"
-    try:
-        reply = raw_exchange(server, head)
-    except (ConnectionResetError, BrokenPipeError):
-        return  # closed on a client that was still sending
-    assert reply.startswith((b"HTTP/1.1 431", b"HTTP/1.1 400")), reply[:200]
+    reply = raw_exchange(server, head)
+    assert reply == b"" or reply.startswith((b"HTTP/1.1 431", b"HTTP/1.1 400")), reply[:200]
 
 
 def test_too_many_headers(server: Server) -> None:
@@ -232,7 +227,7 @@ def test_number_too_large_for_a_float(server: Server) -> None:
 
 
 CHAT_CONTENT = {
-    "unknown part": ([{"type": "audio", "audio": "x"}], "audio"),
+    "unknown part": ([{"type": "audio", "audio": "x"}], "type"),
     "part without type": ([{"text": "x"}], "type"),
     "image without url": ([{"type": "image_url", "image_url": {}}], "url"),
     "number": (5, "content"),
@@ -270,7 +265,7 @@ def test_inputs_missing(server: Server) -> None:
 def test_prompt_too_long_names_both_numbers(server: Server, path: str) -> None:
     limit = server.get("/info").json()["max_input_tokens"]
     body = refusal(server.post(path, {"inputs": "7" * (limit + 100)}), 422)
-    mentions(body, str(limit), str(limit + 100))
+    mentions(body, str(limit), str(limit + 100 + TURN_TOKENS))
 
 
 def test_very_long_prompt_is_refused_before_tokenising(server: Server) -> None:
@@ -283,7 +278,7 @@ def test_prompt_and_answer_too_long_together(server: Server) -> None:
     body = refusal(
         server.post("/generate", {"inputs": "7" * (limit - 500), "parameters": {"max_new_tokens": 501}}), 422
     )
-    mentions(body, str(limit), str(limit - 500), "501")
+    mentions(body, str(limit), str(limit - 500 + TURN_TOKENS), "501")
 
 
 def test_truncate_through_an_image(server: Server, red_square_uri: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from harness import launched
-from harness.calls import OpenStream, endless, generate, metrics, send_unanswered, wait_idle
+from harness.calls import OpenStream, answer, endless, metrics, send_unanswered, wait_idle
 from harness.launched import Server, wait_until
 from harness.picture_host import ALLOWED_ADDRESS, PictureHost
 from harness.pictures import data_uri, drawing, markdown, png
@@ -137,7 +137,7 @@ def test_leaving_before_the_first_token_of_a_picture(narrow: Server) -> None:
 
 
 def test_the_next_request_does_not_wait_for_an_abandoned_one(narrow: Server) -> None:
-    alone = generate(narrow, "one two three What can you do?", max_new_tokens=24)
+    alone = answer(narrow, "one two three What can you do?", max_new_tokens=24)
     _running(narrow).leave()
     wait_idle(narrow, FREED_WITHIN_S)
-    assert generate(narrow, "one two three What can you do?", max_new_tokens=24) == alone
+    assert answer(narrow, "one two three What can you do?", max_new_tokens=24) == alone

@@ -1,6 +1,7 @@
 """What start-up refuses, and with how clear a word; and who may listen."""
 
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,15 @@ def test_bad_flags(logs: Path, flags: tuple[str, ...], word: str) -> None:
     assert "panicked" not in text
 
 
-def test_a_model_that_is_no_model(logs: Path, tmp_path: Path) -> None:
+def test_a_model_without_weights(logs: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "fast_vlm"}')
+    assert "safetensors" in _refused(logs / "no-weights.log", "--model-id", str(tmp_path))
+
+
+def test_a_model_of_an_unknown_type(logs: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "no_such_type"}')
-    assert "no_such_type" in _refused(logs / "no-model.log", "--model-id", str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
+    assert "no_such_type" in _refused(logs / "unknown-type.log", "--model-id", str(tmp_path))
 
 
 def test_only_the_loopback_port_is_open(server: Server) -> None:

@@ -72,7 +72,7 @@ def _grey(image: Image.Image) -> bytes:
 
 
 def _palette(image: Image.Image) -> bytes:
-    return png(image.quantize(64))
+    return png(_quantized(image))
 
 
 def jpeg(image: Image.Image) -> bytes:
@@ -92,7 +92,11 @@ def _webp(image: Image.Image) -> bytes:
 
 def gif(image: Image.Image) -> bytes:
     """A GIF of one frame."""
-    return _saved(image, format="GIF")
+    return _saved(_quantized(image), format="GIF")
+
+
+def _quantized(image: Image.Image) -> Image.Image:
+    return image.quantize(64, method=Image.Quantize.FASTOCTREE)
 
 
 ENCODINGS: dict[str, Callable[[Image.Image], bytes]] = {

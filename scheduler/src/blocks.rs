@@ -107,13 +107,9 @@ impl BlockPool {
         }
     }
 
-    pub(crate) fn is_idle(&self, block: u32) -> bool {
-        self.blocks[block as usize].num_users == 0
-    }
-
-    /// Whether releasing it once makes it available.
-    pub(crate) fn has_one_user(&self, block: u32) -> bool {
-        self.blocks[block as usize].num_users == 1
+    /// A block is available after being released this often.
+    pub(crate) fn num_users(&self, block: u32) -> usize {
+        self.blocks[block as usize].num_users as usize
     }
 }
 
@@ -161,7 +157,7 @@ mod tests {
         pool.publish(block, hash(1));
         pool.share(block);
         pool.release(block);
-        assert!(pool.has_one_user(block));
+        assert_eq!(pool.num_users(block), 1);
         assert_eq!(pool.take(), None);
         pool.release(block);
         pool.share(block);

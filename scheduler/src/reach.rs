@@ -23,8 +23,8 @@ pub(crate) enum Cut {
 impl Scheduler {
     // --- Images ---------------------------------------------------------------------------------------------
 
-    /// How far a chunk over `tokens` gets before an image stops it. Images it reaches are encoded by this plan
-    /// if they have to be; a reached image always has a token in the chunk.
+    /// How far a chunk over `tokens` gets before an image stops it; there must be at least one token. Images it
+    /// reaches are encoded by this plan if they have to be: a reached image always has a token in the chunk.
     pub(crate) fn reach_images(&mut self, slot: Slot, tokens: Range<u32>, draft: &mut Draft) -> (u32, Cut) {
         let whole_images = self.sequences[slot].whole_images;
         for index in self.sequences[slot].placeholder_after(tokens.start).. {
@@ -124,7 +124,7 @@ impl Scheduler {
         let expected = self.expected_blocks(draft);
         self.preempt(victim);
         if self.sequences[victim].phase == Phase::Draining {
-            draft.expected_blocks = Some(expected + self.sole_blocks(victim));
+            draft.expected_blocks = Some(expected + self.freed_with(&[victim]));
         }
     }
 
@@ -132,12 +132,16 @@ impl Scheduler {
     fn expected_blocks(&self, draft: &mut Draft) -> usize {
         let leaving = [Phase::Draining, Phase::Over, Phase::Exhausted];
         *draft.expected_blocks.get_or_insert_with(|| {
-            leaving.iter().flat_map(|phase| self.sequences.snapshot(*phase)).map(|slot| self.sole_blocks(slot)).sum()
+            let slots: Vec<Slot> = leaving.iter().flat_map(|phase| self.sequences.snapshot(*phase)).collect();
+            self.freed_with(&slots)
         })
     }
 
-    fn sole_blocks(&self, slot: Slot) -> usize {
-        self.sequences[slot].table.iter().filter(|block| self.blocks.has_one_user(**block)).count()
+    /// Blocks that are available once these sequences have released theirs: those nobody else uses.
+    fn freed_with(&self, slots: &[Slot]) -> usize {
+        let mut blocks: Vec<u32> = slots.iter().flat_map(|slot| &self.sequences[*slot].table).copied().collect();
+        blocks.sort_unstable();
+        blocks.chunk_by(u32::eq).filter(|uses| self.blocks.num_users(uses[0]) == uses.len()).count()
     }
 
     /// Blocks that prompts which have started will still take.
@@ -172,9 +176,9 @@ impl Scheduler {
             return true;
         }
         let oldest = self.sequences.oldest().map(|(_, slot)| slot);
-        let stalled = self.sequences.snapshot(Phase::Stalled).into_iter().filter(|slot| Some(*slot) != oldest);
-        let of_stalled: usize = stalled.map(|slot| self.sole_blocks(slot)).sum();
-        if self.blocks.num_available() + self.expected_blocks(draft) + of_stalled >= needed {
+        let mut stalled = self.sequences.snapshot(Phase::Stalled);
+        stalled.retain(|slot| Some(*slot) != oldest);
+        if self.blocks.num_available() + self.expected_blocks(draft) + self.freed_with(&stalled) >= needed {
             self.reclaim_stalled(needed, draft);
         }
         // Blocks found in the cache may have been the stalled one's: idle now, they count.
@@ -192,7 +196,7 @@ impl Scheduler {
     fn start_cost(&mut self, slot: Slot, num_cached: usize) -> usize {
         let new = self.blocks_of(self.sequences[slot].len()) - num_cached;
         let cached = self.cached_blocks(slot, num_cached).into_iter();
-        new + cached.filter(|block| self.blocks.is_idle(*block)).count()
+        new + cached.filter(|block| self.blocks.num_users(*block) == 0).count()
     }
 
     /// The first `num_cached` blocks of a sequence, as `match_prefix` found them.

@@ -281,13 +281,24 @@ impl Scheduler {
         }
     }
 
-    /// Wants the images a sequence will need if the prefix cache stays as it is. What it really needs is known
-    /// when it starts.
+    /// Wants the images a waiting sequence will need if the prefix cache stays as it is, and parks it until the next
+    /// one is there. What it really needs is known when it starts.
     fn expect_prefix(&mut self, slot: Slot) {
-        if !self.sequences[slot].images.is_empty() {
-            let cached = self.match_prefix(slot) as u32 * self.config.block_size;
-            self.set_needs(slot, cached);
+        if self.sequences[slot].images.is_empty() {
+            return;
         }
+        let cached = self.match_prefix(slot) as u32 * self.config.block_size;
+        self.set_needs(slot, cached);
+        if let Some(key) = self.missing_image(slot, cached) {
+            self.park(slot, key);
+        }
+    }
+
+    /// The next image behind the first `computed` tokens, if the shard has neither pixels nor embedding of it.
+    pub(crate) fn missing_image(&self, slot: Slot, computed: u32) -> Option<ImageKey> {
+        let sequence = &self.sequences[slot];
+        let next = sequence.placeholders.get(sequence.placeholder_after(computed))?.image;
+        (!self.images.is_at_hand(next)).then_some(next)
     }
 
     pub(crate) fn set_inside(&mut self, slot: Slot, inside: Option<ImageKey>) {

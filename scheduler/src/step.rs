@@ -7,7 +7,6 @@ use crate::reach::Cut;
 use crate::scheduler::{InFlight, Scheduler};
 use crate::sequence::Phase;
 use crate::sequences::{Slot, Ticket};
-use crate::types::ImageKey;
 
 /// Prompts that may be skipped in a step before it looks no further. Bounds the cost of a step.
 const MAX_SKIPPED: usize = 8;
@@ -137,6 +136,9 @@ impl Scheduler {
         let start = sequence.computed;
         let end = sequence.len().min(start.saturating_add(draft.tokens_left));
         let end = self.reachable(slot, end, draft);
+        if end == start {
+            return Outcome::Skipped;
+        }
         let (end, cut) = self.reach_images(slot, start..end, draft);
         match cut {
             _ if end > start => {
@@ -162,7 +164,7 @@ impl Scheduler {
         let num_cached = self.match_prefix(slot);
         let start = num_cached as u32 * self.config.block_size;
         self.set_needs(slot, start);
-        if let Some(key) = self.next_image(slot, start).filter(|key| !self.images.is_at_hand(*key)) {
+        if let Some(key) = self.missing_image(slot, start) {
             self.park(slot, key);
             return Outcome::Parked;
         }
@@ -177,11 +179,6 @@ impl Scheduler {
         self.start(slot, num_cached);
         self.push_row(slot, end, true, draft);
         Outcome::Served
-    }
-
-    fn next_image(&self, slot: Slot, computed: u32) -> Option<ImageKey> {
-        let sequence = &self.sequences[slot];
-        sequence.placeholders.get(sequence.placeholder_after(computed)).map(|placeholder| placeholder.image)
     }
 
     /// Takes the cached blocks over.

@@ -74,15 +74,19 @@ class Weights:
 
     def whole(self, name: str, shape: Sequence[int]) -> Tensor:
         """The whole tensor, which must have this shape."""
-        return self._read(name, shape, ())
+        return self._read(name, shape, ()).to(self.dtype)
+
+    def exact(self, name: str, shape: Sequence[int]) -> Tensor:
+        """The whole tensor in float32, for arithmetic that comes before the cast."""
+        return self._read(name, shape, ()).float()
 
     def rows(self, name: str, shape: Sequence[int], start: int, stop: int) -> Tensor:
         """Rows `start..stop` of a tensor whose whole shape is `shape`."""
-        return self._read(name, shape, (slice(start, stop),))
+        return self._read(name, shape, (slice(start, stop),)).to(self.dtype)
 
     def columns(self, name: str, shape: Sequence[int], start: int, stop: int) -> Tensor:
         """Columns `start..stop` of a matrix whose whole shape is `shape`."""
-        return self._read(name, shape, (slice(None), slice(start, stop)))
+        return self._read(name, shape, (slice(None), slice(start, stop))).to(self.dtype)
 
     def _read(self, name: str, shape: Sequence[int], index: tuple[slice, ...]) -> Tensor:
         part = self._slice(name, shape)
@@ -91,7 +95,7 @@ class Weights:
         except (SafetensorError, RuntimeError) as error:
             raise WeightError(f"{name} cannot be read: {error}") from error
         self._count(tensor)
-        return tensor.to(device=self.device, dtype=self.dtype)
+        return tensor.to(self.device)
 
     def _slice(self, name: str, shape: Sequence[int]) -> Any:  # noqa: ANN401 (safetensors has no stubs for it)
         if name not in self._files:

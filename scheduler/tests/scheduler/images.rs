@@ -90,6 +90,28 @@ fn who_waits_for_pixels_gives_its_blocks_up() {
 }
 
 #[test]
+fn those_who_wait_for_pixels_may_share_what_they_give_up() {
+    // Both have a block of image 1, another one each, and wait for the image that is named like them.
+    let stalled = |id: u8| {
+        let request = with_image(with_image(text(9, 12, 1), 1, 0, 4), 10 + id, 4, 2);
+        NewSequence { id: SequenceId(id.into()), ..with_image(request, id, 8, 4) }
+    };
+    let mut scheduler = Scheduler::new(Config { num_blocks: 8, ..roomy() }).unwrap();
+    scheduler.add(text(1, 1, 9)).unwrap();
+    for id in [2, 3] {
+        scheduler.add(stalled(id)).unwrap();
+        scheduler.take_uploads();
+        for number in [1, 10 + id] {
+            scheduler.image_ready(image(number));
+        }
+        assert_eq!(rows(&step(&mut scheduler)).len(), 2);
+        assert_eq!(rows(&step(&mut scheduler)).len(), 1);
+    }
+    scheduler.add(text(4, 20, 1)).unwrap();
+    assert_eq!(rows(&step(&mut scheduler)), [(1, 4, 1), (4, 0, 20)]);
+}
+
+#[test]
 fn the_oldest_keeps_its_blocks_while_it_waits_for_pixels() {
     let mut scheduler = stalled_behind(None, 4);
     scheduler.add(text(3, 3, 9)).unwrap();

@@ -70,3 +70,11 @@ fn everything_goes_wrong() {
     let met = [tally.finished, tally.failed, tally.lost, tally.image_failed, tally.aborted, tally.preemptions];
     assert!(met.iter().all(|count| *count > 500), "{tally:?}");
 }
+
+/// Rare coincidences that longer runs found.
+#[test]
+fn what_once_went_wrong() {
+    // An image was encoded for a chunk that found no block.
+    simulate(105_006..105_007, Chaos::default());
+    simulate(301_309..301_310, ALL_CHAOS);
+}

@@ -84,16 +84,24 @@ class Convolution:
         self._linear = linear
         self._kernel = weight.shape[-1]
         self._fused = onednn_runs(weight)
+        self._packed = False
 
     def __call__(self, x: Tensor) -> Tensor:
         x, padding = self._padded(x)
-        if self._fused and not self._linear:
-            # One pass over memory for convolution and ReLU6; oneDNN keeps its own packed weight.
-            shape = ([padding] * 2, [self._stride] * 2, [1, 1], self._groups)
-            arguments = ("hardtanh", [0.0, 6.0], "")
-            return torch.ops.mkldnn._convolution_pointwise(x, self._weight, self._bias, *shape, *arguments)  # type: ignore[no-any-return]
+        if self._fused:
+            return self._convolve_fused(x, padding)
         y = F.conv2d(x, self._weight, self._bias, self._stride, padding, groups=self._groups)
         return y if self._linear else y.clamp_(0.0, 6.0)
+
+    def _convolve_fused(self, x: Tensor, padding: int) -> Tensor:
+        """One pass over memory for convolution and ReLU6."""
+        shape = ([padding] * 2, [self._stride] * 2, [1, 1], self._groups)
+        if not self._packed:
+            # The best layout depends on the size of the view, first known here. Other sizes still come out right.
+            self._weight = torch.ops.mkldnn._reorder_convolution_weight(self._weight, *shape, list(x.shape))
+            self._packed = True
+        activation = ("none", [], "") if self._linear else ("hardtanh", [0.0, 6.0], "")
+        return torch.ops.mkldnn._convolution_pointwise(x, self._weight, self._bias, *shape, *activation)  # type: ignore[no-any-return]
 
     def _padded(self, x: Tensor) -> tuple[Tensor, int]:
         if self._stride == 1:
@@ -118,9 +126,9 @@ class ConvLoader:
     ) -> Convolution:
         """`shape` is output channels, input channels (1: each channel is filtered alone), kernel size."""
         width, channels, kernel = shape
-        weight = self._weights.whole(f"{self._name}.{conv}.weight", (width, channels, kernel, kernel)).float()
+        weight = self._weights.exact(f"{self._name}.{conv}.weight", (width, channels, kernel, kernel))
         scale, mean, variance, shift = (
-            self._weights.whole(f"{self._name}.{norm}.{part}", (width,)).float()
+            self._weights.exact(f"{self._name}.{norm}.{part}", (width,))
             for part in ("weight", "running_mean", "running_var", "bias")
         )
         scale = scale * torch.rsqrt(variance + BATCH_NORM_EPS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from text_generation_server.models import ModelShape
 from text_generation_server.weights import Weights
 
 
-class TextModel:
+class TextModel(ABC):
     """A decoder alone. Subclasses say how their config differs."""
 
     def __init__(self, config: Mapping[str, Any], weights: Weights, ranks: Ranks) -> None:
@@ -30,9 +31,9 @@ class TextModel:
         self.logits = self._decoder.logits
 
     @staticmethod
+    @abstractmethod
     def spec(config: Mapping[str, Any]) -> DecoderSpec:
         """The decoder this config describes."""
-        raise NotImplementedError
 
     def encode_views(self, pixel_values_NCHW: Tensor) -> Tensor:
         """There is no vision encoder; the shard refuses images before it gets here."""
