@@ -13,6 +13,7 @@ from pathlib import Path
 from client import load
 from machine import REPOSITORY
 from pictures import data_uri, drawing, page
+
 from server import Server, launched, on_one_core, router_on_zero_cost_shard
 
 CARGO = ["cargo", "bench", "--quiet", "--locked"]
@@ -39,17 +40,29 @@ def pages() -> list[Row]:
         bench = [*CARGO, "-p", "text-generation-router", "--bench", "pages", "--"]
         run([*bench, str(path), *map(str, PAGE_TARGET)])  # builds, so that taskset holds the measurement only
         ours = json.loads(run(on_one_core([*bench, str(path), *map(str, PAGE_TARGET)])))["pages_per_second"]
-        theirs = float(run(on_one_core([sys.executable, str(Path(__file__).with_name("processor_pages.py")), str(path)])))
+        theirs = float(
+            run(on_one_core([sys.executable, str(Path(__file__).with_name("processor_pages.py")), str(path)]))
+        )
     note = f"{ours / theirs:.1f} × the Hugging Face processor ({theirs:.1f} pages/s)"
     reached = ours >= 50 and ours >= 5 * theirs
-    return [Row("decode + resize + hash, 1275×1650 JPEG page, one core", "≥ 50 pages/s, ≥ 5 × HF", f"{ours:.1f} pages/s", reached, note)]
+    return [
+        Row(
+            "decode + resize + hash, 1275×1650 JPEG page, one core",
+            "≥ 50 pages/s, ≥ 5 × HF",
+            f"{ours:.1f} pages/s",
+            reached,
+            note,
+        )
+    ]
 
 
 def scheduler() -> list[Row]:
     """Schedule and commit with 10,000 waiting and 1,000 running sequences."""
     result = json.loads(run([*CARGO, "-p", "text-generation-scheduler", "--bench", "step"]).splitlines()[-1])
     median = result["median_us"]
-    return [Row("schedule + commit, 10,000 waiting, 1,000 running", "< 200 µs", f"{median:.0f} µs", median < 200, "median")]
+    return [
+        Row("schedule + commit, 10,000 waiting, 1,000 running", "< 200 µs", f"{median:.0f} µs", median < 200, "median")
+    ]
 
 
 def router_alone(streams: int = 64, tokens: int = 1000) -> list[Row]:
@@ -60,8 +73,20 @@ def router_alone(streams: int = 64, tokens: int = 1000) -> list[Row]:
         result = json.loads(run(bench).splitlines()[-1])
     rate, first = result["tokens_per_second"], result["first_token_us"] / 1000
     return [
-        Row("router, zero-cost shard, 64 streams", "≥ 50,000 tokens/s", f"{rate:,.0f} tokens/s", rate >= 50_000, "shard and client on the same cores"),
-        Row("router, zero-cost shard, first token of one stream", "< 1 ms", f"{first:.2f} ms", first < 1, "whole request, shard and client included"),
+        Row(
+            "router, zero-cost shard, 64 streams",
+            "≥ 50,000 tokens/s",
+            f"{rate:,.0f} tokens/s",
+            rate >= 50_000,
+            "shard and client on the same cores",
+        ),
+        Row(
+            "router, zero-cost shard, first token of one stream",
+            "< 1 ms",
+            f"{first:.2f} ms",
+            first < 1,
+            "whole request, shard and client included",
+        ),
     ]
 
 
@@ -107,7 +132,9 @@ def concurrent_images(server: Server, requests: int = 32, tokens: int = 32) -> l
     together = load(server.url, prompts(), 8, tokens).tokens_per_second
     factor = together / alone
     note = f"{together:.0f} against {alone:.0f} tokens/s"
-    return [Row("8 concurrent image requests, unique pictures", "≥ 4 × one at a time", f"{factor:.1f} ×", factor >= 4, note)]
+    return [
+        Row("8 concurrent image requests, unique pictures", "≥ 4 × one at a time", f"{factor:.1f} ×", factor >= 4, note)
+    ]
 
 
 def everything() -> list[Row]:

@@ -20,7 +20,11 @@ def page(seed: int = 7) -> bytes:
         while x < 1150:
             width = rng.randrange(12, 90)
             for stroke in range(0, width, 9):
-                draw.line([(x + stroke, y + rng.randrange(14)), (x + stroke + 5, y + rng.randrange(14))], fill="black", width=2)
+                draw.line(
+                    [(x + stroke, y + rng.randrange(14)), (x + stroke + 5, y + rng.randrange(14))],
+                    fill="black",
+                    width=2,
+                )
             x += width + 14
     noise = Image.effect_noise((500, 320), 60).convert("RGB")
     image.paste(noise, (380, 700))

@@ -24,7 +24,8 @@ def main(path: str) -> None:
 def timed(processor: Qwen2VLImageProcessorPil, data: bytes) -> float:
     """Seconds for one page, from bytes to `pixel_values`."""
     start = time.perf_counter()
-    processor(images=[Image.open(io.BytesIO(data))], return_tensors="np")
+    image: Image.Image = Image.open(io.BytesIO(data))
+    processor(images=[image], return_tensors="np")
     return time.perf_counter() - start
 
 

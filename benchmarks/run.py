@@ -25,7 +25,10 @@ def section(rows: list[Row]) -> str:
     """A dated section with the machine, then the table."""
     facts = [f"- {name}: {fact}" for name, fact in describe().items()]
     head = ["| measure | reach | measured | reached | note |", "|---|---|---|---|---|"]
-    lines = [f"| {row.measure} | {row.reach} | {row.measured} | {'yes' if row.reached else '**no**'} | {row.note} |" for row in rows]
+    lines = [
+        f"| {row.measure} | {row.reach} | {row.measured} | {'yes' if row.reached else '**no**'} | {row.note} |"
+        for row in rows
+    ]
     return "\n".join([f"## {datetime.date.today()}", "", *facts, "", *head, *lines, ""])
 
 

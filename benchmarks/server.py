@@ -49,7 +49,9 @@ def launched(*flags: str) -> Iterator[Server]:
     port = free_port()
     launcher = Path(sys.executable).parent / "text-generation-launcher"
     start = time.perf_counter()
-    process = subprocess.Popen([str(launcher), "--port", str(port), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [str(launcher), "--port", str(port), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         url = f"http://127.0.0.1:{port}"
         wait_ready(f"{url}/ready", process)
@@ -62,15 +64,29 @@ def launched(*flags: str) -> Iterator[Server]:
 @contextlib.contextmanager
 def router_on_zero_cost_shard() -> Iterator[str]:
     """A router of its own in front of a shard that computes nothing; yields its address."""
-    build = ["cargo", "build", "--quiet", "--locked", "--release", "-p", "text-generation-proto", "--example", "zero_cost_shard"]
+    build = [
+        "cargo",
+        "build",
+        "--quiet",
+        "--locked",
+        "--release",
+        "-p",
+        "text-generation-proto",
+        "--example",
+        "zero_cost_shard",
+    ]
     subprocess.run(build, check=True, cwd=REPOSITORY)
     port, scripts = free_port(), Path(sys.executable).parent
-    prepared = subprocess.run([scripts / "text-generation-server", "prepare"], capture_output=True, text=True, check=True)
+    prepared = subprocess.run(
+        [scripts / "text-generation-server", "prepare"], capture_output=True, text=True, check=True
+    )
     with tempfile.TemporaryDirectory() as folder:
         socket_path = f"{folder}/shard"
         shard = subprocess.Popen([target_folder() / "release" / "examples" / "zero_cost_shard", socket_path])
         flags = ["--port", str(port), "--prepared", prepared.stdout.strip(), "--shard", f"unix:{socket_path}"]
-        router = subprocess.Popen([scripts / "text-generation-router", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        router = subprocess.Popen(
+            [scripts / "text-generation-router", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             wait_ready(f"http://127.0.0.1:{port}/ready", router)
             yield f"http://127.0.0.1:{port}"
@@ -83,7 +99,11 @@ def router_on_zero_cost_shard() -> Iterator[str]:
 def target_folder() -> Path:
     """Where cargo builds."""
     metadata = subprocess.run(
-        ["cargo", "metadata", "--no-deps", "--format-version", "1"], capture_output=True, text=True, check=True, cwd=REPOSITORY
+        ["cargo", "metadata", "--no-deps", "--format-version", "1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
     )
     return Path(json.loads(metadata.stdout)["target_directory"])
 

@@ -55,6 +55,7 @@ RAW = [
     Raw("no JSON at all", 400, ("json",), b"inputs=x"),
     Raw("empty body", 400, ("json",), b""),
     Raw("not UTF-8", 400, (), b'{"inputs": "\xff\xfe"}'),
+    Raw("array for parameters", 422, ("parameters", "object"), b'{"inputs": "x", "parameters": [1]}'),
     Raw("deep JSON", 400, (), DEEP),
     Raw("lone surrogate", 400, (), b'{"inputs": "\\ud800"}'),
     Raw("array instead of object", 422, ("object",), b'["x"]'),
@@ -67,6 +68,7 @@ RAW = [
     Raw("GET where POST belongs", 405, ("method",), b"", "/generate", "GET", {}),
     Raw("POST where GET belongs", 405, ("method",), path="/info"),
     Raw("DELETE", 405, ("method",), path="/generate", method="DELETE"),
+    Raw("another host name", 421, ("host",), headers={**JSON_HEADERS, "host": "evil.example"}),
     Raw("broken JSON, chat", 400, ("json",), b'{"messages": [', "/v1/chat/completions"),
     Raw("broken JSON, tokenize", 400, ("json",), b"{", "/tokenize"),
 ]

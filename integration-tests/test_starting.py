@@ -9,7 +9,7 @@ from harness import launched
 from harness.launched import Server
 from harness.processes import descendants, listening_tcp, listening_unix, open_udp
 
-REFUSAL_LIMIT_S = 30
+REFUSAL_LIMIT_S = 60
 LOOPBACK = "0100007F"  # 127.0.0.1 as /proc writes it
 
 

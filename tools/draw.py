@@ -1,4 +1,4 @@
-"""Writes a picture to try the server with, to standard output: a red circle on white, as a PNG. Standard library only."""
+"""Writes a picture to try the server with to standard output: a red circle on white, as a PNG. Needs nothing."""
 
 import struct
 import sys

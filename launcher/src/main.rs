@@ -8,6 +8,7 @@ use text_generation_launcher::program::{block_on, start, start_logging};
 use text_generation_launcher::report::report;
 use text_generation_launcher::serving::serve;
 use text_generation_launcher::stop::Stop;
+use text_generation_router::config::check;
 
 fn main() -> ExitCode {
     start(std::env::args_os(), |args| run(&args))
@@ -18,6 +19,7 @@ fn run(args: &LauncherArgs) -> anyhow::Result<()> {
         eprint!("{}", report(args));
         return Ok(());
     }
+    check(&args.router)?;
     let board = start_logging(&args.router.process, &args.not_served())?;
     block_on(async {
         let stop = Stop::on_signals()?;

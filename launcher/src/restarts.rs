@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Failures that happened longer ago than this are forgiven.
-pub(crate) const RESTART_WINDOW: Duration = Duration::from_secs(600);
+pub(crate) const RESTART_WINDOW: Duration = Duration::from_mins(10);
 /// Wait before the first restart of a window; it doubles with each.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);

@@ -116,6 +116,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let incoming = UnixListenerStream::new(UnixListener::bind(socket)?);
     let limit = pb::MAX_MESSAGE_BYTES;
     let service = ShardServer::new(shard).max_decoding_message_size(limit).max_encoding_message_size(limit);
-    tonic::transport::Server::builder().add_service(health_service).add_service(service).serve_with_incoming(incoming).await?;
+    tonic::transport::Server::builder()
+        .add_service(health_service)
+        .add_service(service)
+        .serve_with_incoming(incoming)
+        .await?;
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::prepared::PreparedModel;
 use crate::telemetry::MetricLimits;
 
 /// How long shards may take to load the model.
-const LOAD_TIMEOUT: Duration = Duration::from_secs(1800);
+const LOAD_TIMEOUT: Duration = Duration::from_mins(30);
 /// Tokens of a step when no flag says otherwise.
 const DEFAULT_STEP_TOKENS: u32 = 4096;
 /// Sequences of a step when no flag says otherwise.
@@ -91,26 +91,11 @@ impl RouterConfig {
     }
 
     pub(crate) fn fetch(&self) -> anyhow::Result<FetchPolicy> {
-        let images = &self.args.images;
-        let allow = images.image_allow_address.iter().map(|target| target.parse());
-        let allow = allow.collect::<Result<_, _>>().context("--image-allow-address")?;
-        Ok(FetchPolicy { enabled: !images.disable_image_fetch, allow, ..FetchPolicy::default() })
+        fetch_policy(&self.args)
     }
 
     pub(crate) fn api(&self) -> anyhow::Result<ApiOptions> {
-        let listen = &self.args.listen;
-        let key = listen.api_key()?.map(|key| ApiKey::new(key.reveal()));
-        let origins = listen.cors_allow_origin.iter().map(|origin| origin.parse());
-        Ok(ApiOptions {
-            api_keys: key.into_iter().collect(),
-            cors_allow_origin: origins.collect::<Result<_, _>>().context("--cors-allow-origin")?,
-            allowed_hosts: if self.address().ip().is_loopback() {
-                LOOPBACK_HOSTS.map(str::to_owned).into()
-            } else {
-                Vec::new()
-            },
-            ..ApiOptions::default()
-        })
+        api_options(&self.args)
     }
 
     pub(crate) fn requests(&self) -> RequestLimits {
@@ -124,6 +109,35 @@ impl RouterConfig {
             ..RequestLimits::default()
         }
     }
+}
+
+/// Whether every flag can be used. Asked before a model is downloaded or loaded for it.
+///
+/// # Errors
+/// Names the flag and what is wrong with it.
+pub fn check(args: &RouterArgs) -> anyhow::Result<()> {
+    fetch_policy(args)?;
+    api_options(args)?;
+    Ok(())
+}
+
+fn fetch_policy(args: &RouterArgs) -> anyhow::Result<FetchPolicy> {
+    let allow = args.images.image_allow_address.iter().map(|target| target.parse());
+    let allow = allow.collect::<Result<_, _>>().context("--image-allow-address")?;
+    Ok(FetchPolicy { enabled: !args.images.disable_image_fetch, allow, ..FetchPolicy::default() })
+}
+
+fn api_options(args: &RouterArgs) -> anyhow::Result<ApiOptions> {
+    let listen = &args.listen;
+    let key = listen.api_key()?.map(|key| ApiKey::new(key.reveal()));
+    let origins = listen.cors_allow_origin.iter().map(|origin| origin.parse());
+    let on_loopback = listen.socket_address().ip().is_loopback();
+    Ok(ApiOptions {
+        api_keys: key.into_iter().collect(),
+        cors_allow_origin: origins.collect::<Result<_, _>>().context("--cors-allow-origin")?,
+        allowed_hosts: if on_loopback { LOOPBACK_HOSTS.map(str::to_owned).into() } else { Vec::new() },
+        ..ApiOptions::default()
+    })
 }
 
 /// The layout that costs the encoder the most pixels among images within the limits.

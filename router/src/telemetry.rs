@@ -1,51 +1,20 @@
-//! Logs and metrics: how they are set up, and every metric's name, kind, meaning and buckets. What is recorded when is
+//! Metrics: how they are set up, and every metric's name, kind, meaning and buckets. What is recorded when is
 //! decided where it happens. Nothing here is ever sent anywhere.
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
 
 /// How often samples of histograms are folded into buckets when nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How to log.
-#[derive(Clone, Debug)]
-pub struct LogOptions {
-    /// Filter directives (`info`, `text_generation_router=debug,hyper=warn`, …).
-    pub filter: String,
-    /// One JSON object a line.
-    pub json: bool,
-    /// Colours, on a terminal.
-    pub color: bool,
-}
-
 /// Why telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter cannot be read.
-    #[error("invalid log filter: {0}")]
-    Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// Something in this process logs already.
-    #[error("logging is set up already")]
-    Logging,
     /// Something in this process records already, or a table of buckets is empty.
     #[error("metrics cannot be set up: {0}")]
     Metrics(#[from] BuildError),
-}
-
-/// Starts logging to standard output. Control characters in logged values come out escaped.
-pub fn init_logging(options: &LogOptions) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(&options.filter)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
-    let started = if options.json {
-        builder.json().flatten_event(true).try_init()
-    } else {
-        builder.with_ansi(options.color && std::io::stdout().is_terminal()).try_init()
-    };
-    started.map_err(|_| TelemetryError::Logging)
 }
 
 /// The tables that buckets depend on.

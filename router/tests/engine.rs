@@ -1,5 +1,7 @@
 //! The engine against a shard over a real socket: admission, streams, aborts, failures, loss and return.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ use text_generation_launcher::stop::Stop;
 use text_generation_launcher::supervise::RouterStart;
 use text_generation_router::Ready;
 use text_generation_router::args::{RouterArgs, lines_of};
+use text_generation_router::config::check;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> anyhow::Result<()> {
     start_logging(&args.router.process, &args.not_served())?;
+    check(&args.router)?;
     let shards = args.addresses();
     anyhow::ensure!(!shards.is_empty(), "name the shards with --shard or --master-shard-uds-path");
     block_on(serve_by_hand(args.router, args.prepared, shards))

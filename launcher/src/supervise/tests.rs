@@ -56,7 +56,7 @@ impl Stage {
             board: &self.board,
             stop: &self.stop,
             budget: RestartBudget::new(max_restarts),
-            drain_limit: Duration::from_secs(60),
+            drain_limit: Duration::from_mins(1),
         }
     }
 

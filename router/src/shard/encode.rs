@@ -78,16 +78,16 @@ fn positions(rows: &[Row]) -> Bytes {
         RowPositions::Explicit(axes) => axes.len(),
     });
     let num_axes = axes.max().unwrap_or(1);
-    let values = (0..num_axes).flat_map(|axis| rows.iter().flat_map(move |row| axis_positions(row, axis)));
+    let values = (0..num_axes).flat_map(|axis| rows.iter().flat_map(move |row| run_of(row, axis)));
     values.flat_map(i32::to_le_bytes).collect::<Vec<u8>>().into()
 }
 
-fn axis_positions(row: &Row, axis: usize) -> Vec<i32> {
+fn run_of(row: &Row, axis: usize) -> Vec<i32> {
     let count_from = |first: i32| (first..).take(row.num_tokens as usize).collect();
     match &row.positions {
         RowPositions::Sequential => count_from(row.start as i32),
         RowPositions::CountFrom(first) => count_from(*first),
-        RowPositions::Explicit(axes) => axes[axis].clone(),
+        RowPositions::Explicit(runs) => runs[axis].clone(),
     }
 }
 

@@ -278,7 +278,7 @@ async fn only_status_200_counts() {
 #[tokio::test]
 async fn a_declared_length_over_the_limit_is_not_read() {
     let script =
-        |_: &str| vec![send("HTTP/1.1 200 OK\r\ncontent-length: 1048577\r\n\r\n"), Act::Wait(Duration::from_secs(60))];
+        |_: &str| vec![send("HTTP/1.1 200 OK\r\ncontent-length: 1048577\r\n\r\n"), Act::Wait(Duration::from_mins(1))];
     assert_eq!(fetch_from(script, "/").await, Err(ImageFault::TooManyBytes { limit: MAX_BYTES }));
 }
 
