@@ -21,12 +21,12 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_TH
 Process = subprocess.Popen[str]
 
 
-def start(socket: Path, *flags: str) -> Process:
+def start(socket: Path, *flags: str, errors: Path | None = None) -> Process:
     command = [sys.executable, "-X", "importtime", "-m", "text_generation_server", "serve", "--socket", str(socket)]
     pipe = subprocess.PIPE
     # Not a pipe for errors: one that nobody reads would fill and stop the process.
-    with errors_of(socket).open("w") as errors:
-        return subprocess.Popen([*command, *flags], env=ENVIRONMENT, text=True, stdin=pipe, stdout=pipe, stderr=errors)
+    with (errors or errors_of(socket)).open("w") as log:
+        return subprocess.Popen([*command, *flags], env=ENVIRONMENT, text=True, stdin=pipe, stdout=pipe, stderr=log)
 
 
 def errors_of(socket: Path) -> Path:
@@ -90,6 +90,13 @@ def test_refuses_bad_flags(socket: Path, flags: list[str], reason: str) -> None:
     assert process.returncode == 2
     assert reason in errors
     assert "Traceback" not in errors
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    process = start(tmp_path / "absent" / "shard.sock", "--prepared", str(PREPARED), errors=tmp_path / "errors")
+    process.communicate(timeout=LONG_S)
+    assert process.returncode == 2
+    assert "cannot listen on" in (tmp_path / "errors").read_text()
 
 
 def test_a_model_that_is_not_there(socket: Path, tmp_path: Path) -> None:

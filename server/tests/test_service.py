@@ -246,6 +246,20 @@ def test_a_warm_up_that_does_not_fit(
     shard.warm_up(warm_up())
 
 
+def test_a_largest_step_that_does_not_fit(
+    stub: shard_pb2_grpc.ShardStub, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Tensor:
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shard.model, "forward", full)
+        with pytest.raises(grpc.RpcError) as error:
+            stub.Warmup(pb.WarmupRequest(block_size=16, max_step_tokens=16, max_rows=1, max_sequence_tokens=512))
+    assert code_of(error) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    shard.warm_up(warm_up())
+
+
 def test_health_follows_the_compute_thread(
     stub: shard_pb2_grpc.ShardStub, channel: grpc.Channel, shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,19 +53,20 @@ def _serve(config: ShardConfig) -> int:
     prepared = PreparedModel.read(config.prepared)
     # torch takes seconds to import; bad flags and `--help` should not.
     from text_generation_server.attention import UnknownBackend
+    from text_generation_server.distributed import RanksApart
     from text_generation_server.layers.linear import ShapeError
     from text_generation_server.models import UnsupportedModel
-    from text_generation_server.service import start_server
+    from text_generation_server.service import CannotListen, start_server
     from text_generation_server.shard import Shard
     from text_generation_server.weights import WeightError
 
     try:
         shard = Shard(config, prepared)
-    except (WeightError, UnsupportedModel, ShapeError, UnknownBackend) as error:
+        gc.freeze()
+        gc.enable()
+        server = start_server(shard, f"unix:{config.socket}", on_fatal=_give_up)
+    except (WeightError, UnsupportedModel, ShapeError, UnknownBackend, RanksApart, CannotListen) as error:
         raise ConfigError(str(error)) from error
-    gc.freeze()
-    gc.enable()
-    server = start_server(shard, f"unix:{config.socket}", on_fatal=_give_up)
     signal.signal(signal.SIGTERM, lambda *_: server.stop(grace=None))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log.info("rank %d of %d serves %s on %s", config.rank, config.world_size, prepared.model_type, shard.device)

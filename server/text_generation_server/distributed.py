@@ -15,6 +15,10 @@ COLLECTIVE_TIMEOUT = timedelta(seconds=30)
 """A lost rank must not hang the others longer than this."""
 
 
+class RanksApart(Exception):
+    """The ranks did not meet."""
+
+
 class Ranks:
     """This rank's place among the ranks, and how they talk."""
 
@@ -53,7 +57,9 @@ class Ranks:
 
 def join(rank: int, world_size: int, master_port: int, device: torch.device) -> Ranks:
     """Meets the other ranks on loopback: NCCL between GPUs, gloo between CPUs."""
-    if world_size > 1:
+    if world_size == 1:
+        return Ranks()
+    try:
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             init_method=f"tcp://127.0.0.1:{master_port}",
@@ -61,6 +67,8 @@ def join(rank: int, world_size: int, master_port: int, device: torch.device) -> 
             world_size=world_size,
             timeout=COLLECTIVE_TIMEOUT,
         )
+    except RuntimeError as error:
+        raise RanksApart(f"rank {rank} did not meet the others on port {master_port}: {error}") from error
     return Ranks(rank, world_size)
 
 

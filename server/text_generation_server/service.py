@@ -25,7 +25,7 @@ from text_generation_server.kv_cache import OutOfBlocks
 from text_generation_server.pb import shard_pb2 as pb
 from text_generation_server.pb import shard_pb2_grpc
 from text_generation_server.plan import StepPlan, StepResult
-from text_generation_server.shard import PlanRefused, Shard
+from text_generation_server.shard import NoRoom, PlanRefused, Shard
 
 MAX_MESSAGE_BYTES = 64 << 20
 MAX_HANDLERS = 16
@@ -39,6 +39,10 @@ STUCK_AFTER_S = 60.0
 log = logging.getLogger(__name__)
 
 Context: TypeAlias = "grpc.ServicerContext"
+
+
+class CannotListen(Exception):
+    """The socket's folder is missing, or not ours."""
 
 
 @dataclass
@@ -106,7 +110,7 @@ class ShardService(shard_pb2_grpc.ShardServicer):
             return wire.warmup_message(self._compute.submit(self._shard.warm_up, wire.parse_warmup(request)).result())
         except PlanRefused as error:
             _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except OutOfBlocks as error:
+        except (OutOfBlocks, NoRoom) as error:
             _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
     def PutImage(self, request_iterator: Iterator[pb.ImageChunk], context: Context) -> pb.PutImageResult:
@@ -232,7 +236,10 @@ def start_server(shard: Shard, address: str, on_fatal: Callable[[], None]) -> gr
     service = ShardService(shard, on_fatal)
     shard_pb2_grpc.add_ShardServicer_to_server(service, server)
     health_pb2_grpc.add_HealthServicer_to_server(Health(service.heartbeat), server)
-    server.add_insecure_port(address)
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise CannotListen(f"cannot listen on {address}: {error}") from error
     server.start()
     return server
 

@@ -31,6 +31,10 @@ class PlanRefused(Exception):
     """A plan or warm-up that cannot be run as a whole: the router and the shard disagree about the protocol."""
 
 
+class NoRoom(Exception):
+    """The largest step does not fit into the device's memory."""
+
+
 @dataclass(frozen=True)
 class WarmupResult:
     """What fits beside the weights and the largest step."""
@@ -133,7 +137,9 @@ class Shard:
         num_blocks = warmup.blocks_for(rows, request.block_size)
         self._runner = self._new_runner(request, num_blocks)
         for plan in warmup.warm_up_plans(rows, request.block_size):
-            self.step(plan)
+            failures = self.step(plan).failures
+            if failures:
+                raise NoRoom(f"a step of {sum(rows)} tokens cannot be run: {failures[0][1].message}")
         self._runner = None
         if self.device.type == "cpu":
             return 0

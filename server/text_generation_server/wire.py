@@ -99,8 +99,10 @@ def _positions(data: bytes, axes: int, num_tokens_R: Ints) -> Ints | None:
     if not data:
         return None
     count = int(num_tokens_R.sum())
-    _require(len(data) == 4 * axes * count, f"positions does not hold {axes} axes of {count} tokens")
-    return np.frombuffer(data, dtype="<i4").astype(np.int64).reshape(axes, count)
+    # One run serves every axis; it is what generated tokens need.
+    _require(len(data) in (4 * count, 4 * axes * count), f"positions does not hold 1 or {axes} runs of {count} tokens")
+    runs = np.frombuffer(data, dtype="<i4").astype(np.int64).reshape(-1, count)
+    return np.ascontiguousarray(np.broadcast_to(runs, (axes, count)))
 
 
 def _spans(message: pb.StepPlan) -> Spans:

@@ -405,8 +405,8 @@ class StepPlan(_message.Message):
     token_ids: _builtins.bytes
     """u32 token ids of all rows one after the other. A row with USE_SAMPLED_TOKEN has one token and no entry."""
     positions: _builtins.bytes
-    """i32 positions, `position_axes` runs of one entry a token of the step (axis-major). Empty: the positions
-    of every row count up from row_start on every axis.
+    """i32 positions, runs of one entry a token of the step: `position_axes` of them (axis-major), or one that serves
+    every axis. Empty: the positions of every row count up from row_start on every axis.
     """
     @_builtins.property
     def forget_sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
