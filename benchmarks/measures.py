@@ -57,12 +57,13 @@ def pages() -> list[Row]:
 
 
 def scheduler() -> list[Row]:
-    """Schedule and commit with 10,000 waiting and 1,000 running sequences."""
-    result = json.loads(run([*CARGO, "-p", "text-generation-scheduler", "--bench", "step"]).splitlines()[-1])
-    median = result["median_us"]
-    return [
-        Row("schedule + commit, 10,000 waiting, 1,000 running", "< 200 µs", f"{median:.0f} µs", median < 200, "median")
-    ]
+    """Schedule and commit with 10,000 waiting and 1,000 running sequences, whatever the waiting ones wait for."""
+    lines = run([*CARGO, "-p", "text-generation-scheduler", "--bench", "step"]).splitlines()
+    waiting = [line.split() for line in lines if line.startswith("10,000 waiting")]
+    # Each line ends in median, minimum, mean and 99th percentile.
+    medians = [float(words[-4]) for words in waiting]
+    goal, note = "schedule + commit, 10,000 waiting, 1,000 running", f"median, worst of {len(medians)} cases"
+    return [Row(goal, "< 200 µs", f"{max(medians):.0f} µs", max(medians) < 200, note)]
 
 
 def router_alone(streams: int = 64, tokens: int = 1000) -> list[Row]:

@@ -75,7 +75,6 @@ impl ServerProgram {
         command.arg("--prepared").arg(seat.prepared).arg("--socket").arg(seat.socket);
         command.args(["--rank", &seat.rank.to_string(), "--world-size", &seat.world_size.to_string()]);
         command.args(["--master-port", &seat.master_port.to_string()]);
-        command.args(["--parent-pid", &std::process::id().to_string()]);
         command.args(["--log-level", self.log_level]).args(&self.shard_options);
         if let Some(threads) = self.num_threads.or_else(|| fair_share(seat.world_size)) {
             command.args(["--num-threads", &threads.to_string()]);
@@ -93,7 +92,7 @@ impl ServerProgram {
     /// stays open as long as the launcher lives: its end is the child's second sign to end.
     fn command(&self, task: &str) -> Command {
         let mut command = Command::new(&self.path);
-        command.args([task, "--json-output"]).process_group(0);
+        command.args([task, "--json-output", "--parent-pid", &std::process::id().to_string()]).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         for name in NOT_FOR_CHILDREN {
             command.env_remove(name);
@@ -149,9 +148,11 @@ mod tests {
 
     #[test]
     fn prepare_names_the_model_only_when_one_was_asked_for() {
-        assert_eq!(arguments(&program(&[]).prepare()), "prepare --json-output");
+        let parent = std::process::id();
+        assert_eq!(arguments(&program(&[]).prepare()), format!("prepare --json-output --parent-pid {parent}"));
         let asked = program(&["--model-id", "org/model", "--revision", "v2"]).prepare();
-        assert_eq!(arguments(&asked), "prepare --json-output --model-id org/model --revision v2");
+        let expected = format!("prepare --json-output --parent-pid {parent} --model-id org/model --revision v2");
+        assert_eq!(arguments(&asked), expected);
     }
 
     #[test]
@@ -172,8 +173,8 @@ mod tests {
         assert_eq!(
             told,
             format!(
-                "serve --json-output --prepared /cache/prepared.json --socket /run/shards/1 --rank 1 --world-size 2 \
-                 --master-port 29511 --parent-pid {parent} --log-level warning --dtype bfloat16 --device cpu --attention torch --num-threads 3"
+                "serve --json-output --parent-pid {parent} --prepared /cache/prepared.json --socket /run/shards/1 --rank 1 \
+                 --world-size 2 --master-port 29511 --log-level warning --dtype bfloat16 --device cpu --attention torch --num-threads 3"
             )
         );
     }

@@ -5,16 +5,20 @@
 mod support;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use support::{Script, ScriptedShard};
 use tempfile::TempDir;
 use text_generation_router::engine::{
     self, AdmissionError, Engine, EngineConfig, GenerateRequest, GenerationError, RestartRequest, Sampling,
     StreamEvent, TokenStream,
 };
+use text_generation_router::families::{ImageLayout, ImageSize};
+use text_generation_router::images::{ImageTimings, LoadedImage, RgbView};
 use text_generation_router::prompt::Prompt;
-use text_generation_scheduler::{FinishReason, Positions};
+use text_generation_scheduler::{FinishReason, ImageKey, Placeholder, Positions};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -207,4 +211,55 @@ async fn a_request_after_the_end_of_the_loop_does_not_wait_for_ever() {
     until("the end of the loop", || !setup.engine.health().is_healthy()).await;
     let mut stream = setup.engine.submit(permit, request(vec![1], 3)).unwrap();
     assert_eq!(timeout(SOON, stream.next()).await.unwrap(), None);
+}
+
+/// A prompt of one text token, `image` as four tokens, one more text token.
+fn picture_request(image: u8) -> GenerateRequest {
+    let key = ImageKey([image; 32]);
+    let size = ImageSize::new(2, 2);
+    let loaded = LoadedImage {
+        key,
+        size,
+        layout: Arc::new(ImageLayout { views: Vec::new(), tokens: vec![9; 4] }),
+        views: Arc::new(vec![RgbView { size, pixels: Bytes::from(vec![image; 12]) }]),
+        timings: ImageTimings::default(),
+        from_cache: false,
+    };
+    let placeholders = vec![Placeholder { offset: 1, length: 4, image: key, image_offset: 0 }];
+    let token_ids = vec![u32::from(image), 9, 9, 9, 9, 1];
+    let prompt = Prompt { token_ids, placeholders, images: vec![loaded], ..Prompt::default() };
+    GenerateRequest { prompt, ..request(vec![1], 3) }
+}
+
+#[tokio::test]
+async fn an_image_seen_before_is_neither_sent_nor_encoded_again() {
+    let setup = setup(Script::default(), |_| {}).await;
+    for _ in 0..3 {
+        let mut stream = setup.engine.submit(setup.engine.admit().unwrap(), picture_request(7)).unwrap();
+        assert_eq!(stream.image_tokens(), 4);
+        assert_eq!(collect(&mut stream).await.0, vec![106, 107, 108]);
+    }
+    let seen = setup.shard.as_ref().unwrap().seen.lock().unwrap().clone();
+    assert_eq!((seen.images.len(), seen.encoded.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn pictures_that_push_each_other_out_of_the_cache_are_all_served() {
+    let script = Script { step: Duration::from_micros(200), ..Script::default() };
+    let setup = setup(script, |config| {
+        config.max_concurrent_requests = 64;
+        config.embedding_cache_tokens = 4;
+        config.max_step_image_tokens = 4;
+        config.max_rows = 2;
+        config.prefix_caching = false;
+    })
+    .await;
+    let streams = (0..60).map(|number| {
+        let permit = setup.engine.admit().unwrap();
+        setup.engine.submit(permit, picture_request(number % 3)).unwrap()
+    });
+    for mut stream in streams.collect::<Vec<_>>() {
+        assert_eq!(collect(&mut stream).await.0, vec![106, 107, 108]);
+    }
+    until("an empty engine", || setup.engine.num_requests() == 0).await;
 }

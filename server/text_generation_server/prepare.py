@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from text_generation_server import logs
+from text_generation_server import lifeline, logs
 
 logger = logging.getLogger("text_generation_server.prepare")
 
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", help="branch, tag or commit of a Hub repository")
     parser.add_argument("--cache-dir", type=Path, help="where prepared files are kept")
     parser.add_argument("--json-output", action="store_true", help="log lines as JSON")
+    parser.add_argument("--parent-pid", type=int, help="end when this process, the parent, ends")
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -47,6 +48,10 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         sys.stdout.write(f"{EMBEDDED_FILE}\n")
         return 0
     start_logging(json_output=arguments.json_output)
+    if arguments.parent_pid is not None:
+        # A download goes on for hours; nobody waits for it once the launcher is gone.
+        lifeline.die_with(arguments.parent_pid)
+        lifeline.watch_stdin()
     cache_dir = arguments.cache_dir or default_cache_dir(environ)
     try:
         with only_stderr():

@@ -25,7 +25,8 @@ from text_generation_server.kv_cache import OutOfBlocks
 from text_generation_server.pb import shard_pb2 as pb
 from text_generation_server.pb import shard_pb2_grpc
 from text_generation_server.plan import StepPlan, StepResult
-from text_generation_server.shard import NoRoom, PlanRefused, Shard
+from text_generation_server.shard import PlanRefused, Shard
+from text_generation_server.warmup import NoRoom
 
 MAX_MESSAGE_BYTES = 64 << 20
 MAX_HANDLERS = 16

@@ -31,10 +31,6 @@ class PlanRefused(Exception):
     """A plan or warm-up that cannot be run as a whole: the router and the shard disagree about the protocol."""
 
 
-class NoRoom(Exception):
-    """The largest step does not fit into the device's memory."""
-
-
 @dataclass(frozen=True)
 class WarmupResult:
     """What fits beside the weights and the largest step."""
@@ -139,7 +135,7 @@ class Shard:
         for plan in warmup.warm_up_plans(rows, request.block_size):
             failures = self.step(plan).failures
             if failures:
-                raise NoRoom(f"a step of {sum(rows)} tokens cannot be run: {failures[0][1].message}")
+                raise warmup.NoRoom(f"a step of {sum(rows)} tokens cannot be run: {failures[0][1].message}")
         self._runner = None
         if self.device.type == "cpu":
             return 0

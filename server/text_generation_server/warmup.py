@@ -24,6 +24,10 @@ MAX_CPU_TOKENS = 256
 """On a CPU the step only fills kernel caches: there is no device memory to divide, and start-up should be short."""
 
 
+class NoRoom(Exception):
+    """The largest step does not fit into the device's memory."""
+
+
 def largest_tokens(request: WarmupRequest, device: torch.device) -> list[int]:
     """Tokens of each prompt row of the largest step."""
     tokens = request.max_step_tokens
@@ -57,7 +61,10 @@ def encode_largest(encoder: ImageEncoder, request: WarmupRequest, device: torch.
         tokens = 1 if isinstance(first, Failure) else len(first)
         count = max(1, request.max_step_image_tokens // tokens)
     keys = [number.to_bytes(4, "little") for number in range(count)]
-    encoder.embed({key: blank_image(key, request.largest_image) for key in keys})
+    encoded = encoder.embed({key: blank_image(key, request.largest_image) for key in keys})
+    for embedding in encoded.values():
+        if isinstance(embedding, Failure):
+            raise NoRoom(f"{count} images of the largest size cannot be encoded: {embedding.message}")
 
 
 def _plan(step: int, rows: list[int], block_size: int) -> StepPlan:

@@ -82,8 +82,7 @@ impl StepLoop {
             if self.take_commands() {
                 return Exit::Stopped;
             }
-            self.start_uploads();
-            if let Err(error) = self.send_steps().await {
+            if let Err(error) = self.advance().await {
                 return Exit::Lost(error);
             }
             let timeout = self.step_deadline();
@@ -131,12 +130,26 @@ impl StepLoop {
         }
     }
 
-    fn start_uploads(&mut self) {
-        for (key, rank) in self.scheduler.take_uploads() {
+    /// Starts uploads and sends plans until neither asks for more of the other: a plan that was not made for want of
+    /// an evicted embedding wants its pixels again, and waiting without having asked for them would be for ever.
+    async fn advance(&mut self) -> Result<(), ShardError> {
+        self.start_uploads();
+        self.send_steps().await?;
+        while self.start_uploads() {
+            self.send_steps().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether there was anything to start.
+    fn start_uploads(&mut self) -> bool {
+        let wanted = self.scheduler.take_uploads();
+        for &(key, rank) in &wanted {
             if !self.uploads.start(&self.session.shards, &self.pictures, key, rank) {
                 self.image_failed(key);
             }
         }
+        !wanted.is_empty()
     }
 
     fn finish_upload(&mut self, key: ImageKey, failure: Option<String>) {

@@ -149,7 +149,7 @@ class SelfAttention:
         if self._norms is not None:
             heads_TND = self._normalised(heads_TND, *self._norms)
         rotary.rotate(heads_TND[:, : self._rotated], table)
-        q_TND, k_TKD, v_TKD = torch.split(heads_TND, self._heads, 1)
+        q_TND, k_TKD, v_TKD = torch.split_with_sizes(heads_TND, self._heads, 1)
         return self._output(attention.attend(q_TND, k_TKD, v_TKD, self._layer).flatten(1))
 
     def _normalised(self, heads_TND: Tensor, q_norm: RmsNorm, k_norm: RmsNorm) -> Tensor:
