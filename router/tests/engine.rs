@@ -194,6 +194,13 @@ async fn a_hung_shard_is_reported_and_its_sequences_fail() {
 }
 
 #[tokio::test]
+async fn a_shard_without_a_sign_of_life_is_reported_though_nothing_runs() {
+    let script = Script { ill: true, ..Script::default() };
+    let mut setup = setup(script, |config| config.step_timeout = Duration::from_millis(200)).await;
+    assert_eq!(timeout(SOON, setup.restarts.recv()).await.unwrap(), Some(RestartRequest::Hung));
+}
+
+#[tokio::test]
 async fn stopping_ends_every_stream_with_a_reason() {
     let setup = setup(Script { step: Duration::from_millis(20), ..Script::default() }, |_| {}).await;
     let mut stream = submit(&setup.engine, vec![1], 100);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use text_generation_scheduler::{FinishReason, ImageKey, SequenceId};
 use tokio::sync::mpsc;
 
-use super::stream::Progress;
+use super::progress::Progress;
 use super::types::{GeneratedToken, GenerationError, StreamEvent};
 use crate::shard::EncodedSequence;
 

@@ -1,12 +1,25 @@
 //! Commands on their way to the step loop. Its size is bounded by the permits: a request posts one submission and,
 //! when its stream is dropped, one abort.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use text_generation_scheduler::SequenceId;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
-use super::step_loop::Submission;
+use super::progress::Progress;
+use super::types::{GenerateRequest, StreamEvent};
+
+/// A request on its way into the scheduler.
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) sequence: SequenceId,
+    pub(super) request: GenerateRequest,
+    pub(super) max_new_tokens: u32,
+    pub(super) sender: mpsc::Sender<StreamEvent>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) submitted: Instant,
+}
 
 #[derive(Debug)]
 pub(super) enum Command {

@@ -7,6 +7,7 @@ mod deliver;
 mod health;
 mod mailbox;
 mod metrics;
+mod progress;
 mod session;
 mod start;
 mod step_loop;
@@ -22,12 +23,11 @@ use text_generation_scheduler::{SequenceId, Stats, TokenId};
 use tokio::sync::{Semaphore, mpsc};
 
 pub use self::health::Health;
-use self::mailbox::{Command, Mailbox};
-pub use self::start::{EngineConfig, RestartRequest, StartError, start};
-use self::step_loop::Submission;
-use self::stream::Progress;
+use self::mailbox::{Command, Mailbox, Submission};
+use self::progress::Progress;
+pub use self::start::{EngineConfig, StartError, start};
 pub use self::stream::{Permit, STREAM_BUFFER_TOKENS, TokenStream};
-pub use self::types::{AdmissionError, GenerateRequest, GeneratedToken, GenerationError, StreamEvent};
+pub use self::types::{AdmissionError, GenerateRequest, GeneratedToken, GenerationError, RestartRequest, StreamEvent};
 pub use crate::sampling::{LogprobSource, PenaltyScope, Sampling};
 
 /// A handle on the running engine; cheap to clone.

@@ -1,7 +1,7 @@
 //! Bringing the engine up: connect, warm up, size the scheduler, start the step loop and the heartbeat.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use text_generation_scheduler::{Config, ConfigError, Scheduler, TokenId};
@@ -13,12 +13,13 @@ use super::health::Monitor;
 use super::metrics::StepMetrics;
 use super::session::{Reconnect, Session};
 use super::step_loop::StepLoop;
+use super::types::RestartRequest;
 use super::uploads::{Pictures, Uploads};
 use super::{Engine, EngineStats, Limits, Mailbox, Shared};
 use crate::families::ImageLayout;
 use crate::shard::{ModelFacts, ShardError, ShardGroup, WarmupSpec};
 
-/// Time between two health checks of the shards.
+/// Longest time between two health checks of the shards.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What the engine is told at start. `None` means: choose from the model and the memory.
@@ -56,13 +57,6 @@ pub struct EngineConfig {
     pub largest_image: Option<ImageLayout>,
 }
 
-/// Asks whoever started the shards to act.
-#[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub enum RestartRequest {
-    /// A step is overdue: kill the shards and start them again.
-    Hung,
-}
-
 /// Why the engine did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -94,7 +88,7 @@ pub async fn start(
     shared.health.set_connected(true);
     let reconnect =
         Reconnect { addresses: config.shards, timeout: config.load_timeout, warmup, facts: facts.clone(), num_blocks };
-    tokio::spawn(heartbeat(Arc::downgrade(&shared), shards.clone()));
+    tokio::spawn(heartbeat(Arc::downgrade(&shared), shards.clone(), restarts.clone(), config.step_timeout));
     let step_loop = StepLoop {
         shared: Arc::clone(&shared),
         scheduler,
@@ -192,14 +186,25 @@ fn shared(config: &EngineConfig, limits: Limits) -> Shared {
 }
 
 /// Asks the shards for signs of life until the engine is gone. Channels reconnect by themselves after a restart.
-async fn heartbeat(shared: std::sync::Weak<Shared>, shards: ShardGroup) {
+/// Shards that are silent for `patience` although their streams are open have hung without a step to be late with.
+async fn heartbeat(
+    shared: Weak<Shared>,
+    shards: ShardGroup,
+    restarts: mpsc::Sender<RestartRequest>,
+    patience: Duration,
+) {
+    let interval = HEARTBEAT_INTERVAL.min(patience / 4);
     loop {
-        let alive = shards.healthy(HEARTBEAT_INTERVAL).await;
+        let alive = shards.healthy(interval).await;
         let Some(shared) = shared.upgrade() else { return };
         if alive {
             shared.health.beat();
         }
+        let health = shared.health.report();
         drop(shared);
-        tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+        if health.connected && health.heartbeat_age >= patience {
+            let _ = restarts.try_send(RestartRequest::Hung);
+        }
+        tokio::time::sleep(interval).await;
     }
 }

@@ -13,25 +13,12 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::deliver::{Delivered, Live, Sequences, generated};
-use super::mailbox::Command;
+use super::mailbox::{Command, Submission};
 use super::metrics::{StepKind, StepMetrics};
 use super::session::{Reconnect, Session};
-use super::start::RestartRequest;
-use super::stream::Progress;
-use super::types::{GenerateRequest, GenerationError, StreamEvent};
+use super::types::{GenerateRequest, GenerationError, RestartRequest};
 use super::uploads::{Pictures, Uploads};
 use crate::shard::{EncodedSequence, SequenceFailure, ShardError, ShardStep, encode_plan};
-
-/// A request on its way into the scheduler.
-#[derive(Debug)]
-pub(super) struct Submission {
-    pub(super) sequence: SequenceId,
-    pub(super) request: GenerateRequest,
-    pub(super) max_new_tokens: u32,
-    pub(super) sender: mpsc::Sender<StreamEvent>,
-    pub(super) progress: Arc<Progress>,
-    pub(super) submitted: Instant,
-}
 
 /// Everything that one step loop owns.
 #[derive(Debug)]

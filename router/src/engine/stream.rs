@@ -1,13 +1,13 @@
 //! The client's end of a sequence. Dropping it, wherever and whyever, cancels the sequence.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use text_generation_scheduler::SequenceId;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::mailbox::{Command, Mailbox};
+use super::progress::Progress;
 use super::types::StreamEvent;
 
 /// Tokens that may wait for a slow reader before its sequence is ended.
@@ -16,20 +16,6 @@ pub const STREAM_BUFFER_TOKENS: usize = 1024;
 /// Leave to submit one request. Held until its stream is dropped.
 #[derive(Debug)]
 pub struct Permit(#[expect(dead_code, reason = "held for its drop")] pub(super) OwnedSemaphorePermit);
-
-/// What the step loop notes about a sequence while it runs.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    queue_us: AtomicU64,
-    cached_tokens: AtomicU32,
-}
-
-impl Progress {
-    pub(super) fn started(&self, queued: Duration, cached_tokens: u32) {
-        self.queue_us.store(queued.as_micros() as u64, Ordering::Relaxed);
-        self.cached_tokens.store(cached_tokens, Ordering::Relaxed);
-    }
-}
 
 /// Tokens of one sequence, in order.
 #[derive(Debug)]
@@ -51,7 +37,7 @@ impl TokenStream {
 
     /// Time between submission and the first step that worked on the sequence; zero before that step.
     pub fn queue_time(&self) -> Duration {
-        Duration::from_micros(self.progress.queue_us.load(Ordering::Relaxed))
+        self.progress.queue_time()
     }
 
     /// Tokens of the prompt, images included.
@@ -66,7 +52,7 @@ impl TokenStream {
 
     /// Tokens of the prompt that came from the prefix cache.
     pub fn cached_tokens(&self) -> u32 {
-        self.progress.cached_tokens.load(Ordering::Relaxed)
+        self.progress.cached_tokens()
     }
 }
 

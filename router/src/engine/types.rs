@@ -96,3 +96,10 @@ pub enum GenerationError {
     #[error("the server is shutting down")]
     ShuttingDown,
 }
+
+/// Asks whoever started the shards to act.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub enum RestartRequest {
+    /// A step or a sign of life is overdue: kill the shards and start them again.
+    Hung,
+}

@@ -7,8 +7,8 @@ use text_generation_scheduler::ImageKey;
 
 use crate::families::{ImageLayout, ImageSize, Rect};
 
-use super::prepare::RgbView;
 use super::resize::PILLOW_RULE;
+use super::view::RgbView;
 
 /// Changes when the meaning of any hashed field does.
 const VIEWS_DOMAIN: &str = "text-generation-vlm image views 1";

@@ -22,9 +22,10 @@ use super::identity;
 use super::limits::ImageLimits;
 use super::policy::FetchPolicy;
 use super::pool::{DecodePool, Place};
-use super::prepare::{self, ImageModel, ImageTimings, PreparedImage, RgbView};
+use super::prepare::{self, ImageModel, ImageTimings, PreparedImage};
 use super::resolve::{Lookup, SystemLookup};
 use super::source::ImageSource;
+use super::view::RgbView;
 
 /// Below this, hashing is faster than handing the work to another thread.
 const HASH_INLINE_BYTES: usize = 64 << 10;

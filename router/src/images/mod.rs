@@ -21,6 +21,7 @@ mod prepare;
 mod resize;
 mod resolve;
 mod source;
+mod view;
 
 pub use decode::{Format, Header, Raster, decode, read_header};
 pub use error::{ImageError, ImageErrorKind, ImageFault};
@@ -28,6 +29,7 @@ pub use fetch::install_crypto_provider;
 pub use limits::{DECODE_BYTES_PER_PIXEL, ImageLimits};
 pub use loader::{ImageLoader, LoadedImage, LoaderError};
 pub use policy::{AllowedTarget, FetchPolicy, InvalidTarget};
-pub use prepare::{ImageModel, ImageTimings, PreparedImage, RgbView, prepare_bytes};
+pub use prepare::{ImageModel, ImageTimings, PreparedImage, prepare_bytes};
 pub use resize::PILLOW_RULE;
 pub use source::{ImageSource, InvalidImageUrl, MAX_URL_BYTES};
+pub use view::RgbView;

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use text_generation_scheduler::ImageKey;
 
 use crate::families::{ImageLayout, ImageSize, Rect, View, VlmFamily};
@@ -14,6 +13,7 @@ use super::error::ImageFault;
 use super::identity;
 use super::limits::ImageLimits;
 use super::resize::{self, Rows};
+use super::view::RgbView;
 
 /// Pixels of all views of one image: far above what any encoder takes, and a bound all the same.
 const MAX_VIEW_PIXELS: u64 = 64 << 20;
@@ -25,15 +25,6 @@ pub struct ImageModel {
     pub family: Arc<dyn VlmFamily>,
     /// Names checkpoint, revision and processor settings; part of every image's key.
     pub identity: [u8; 32],
-}
-
-/// Packed RGB8 pixels of one view.
-#[derive(Clone, Eq, PartialEq)]
-pub struct RgbView {
-    /// Columns and rows.
-    pub size: ImageSize,
-    /// `width * height * 3` bytes.
-    pub pixels: Bytes,
 }
 
 /// How long each stage took; zero for a stage that a cache made unnecessary.

@@ -7,7 +7,7 @@ use super::encode::Forbidden;
 use super::error::PromptError;
 use super::expand::{Expanded, expand};
 use super::finished::{Prompt, SpanKind, TokenSpan, Tokenized};
-use super::marks::Spanned;
+use super::spanned::Spanned;
 use super::{Inner, RawPrompt};
 use crate::images::LoadedImage;
 

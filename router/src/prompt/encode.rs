@@ -15,7 +15,7 @@ use tokenizers::{
 };
 
 use super::error::PromptError;
-use super::marks::Spanned;
+use super::spanned::Spanned;
 
 /// A tokenizer that cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -21,6 +21,7 @@ mod pool;
 mod probe;
 mod python;
 mod render;
+mod spanned;
 mod template;
 #[cfg(test)]
 mod tests;

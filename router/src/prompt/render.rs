@@ -4,8 +4,9 @@ use super::context::{ContentShape, ContextBuilder};
 use super::conversation::{Content, Conversation, Role};
 use super::encode::Encoder;
 use super::error::PromptError;
-use super::marks::{ControlPieces, Marking, Marks, Spanned};
+use super::marks::{ControlPieces, Marking, Marks};
 use super::probe;
+use super::spanned::Spanned;
 use super::template::{ChatTemplate, InvalidTemplate, TemplateLimits};
 use crate::prepared::PreparedModel;
 

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
+use tonic_health::ServingStatus;
 
 /// What the shard does with every step.
 #[derive(Clone, Debug)]
@@ -23,11 +24,13 @@ pub(crate) struct Script {
     pub(crate) poison: Option<u32>,
     /// Never answer a step.
     pub(crate) hang: bool,
+    /// Say on the health service that nothing is served.
+    pub(crate) ill: bool,
 }
 
 impl Default for Script {
     fn default() -> Self {
-        Self { step: Duration::from_millis(1), poison: None, hang: false }
+        Self { step: Duration::from_millis(1), poison: None, hang: false, ill: false }
     }
 }
 
@@ -77,7 +80,8 @@ impl Drop for ScriptedShard {
 
 async fn serve(listener: std::os::unix::net::UnixListener, shard: Scripted) {
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let status = if shard.script.ill { ServingStatus::NotServing } else { ServingStatus::Serving };
+    health.set_service_status("", status).await;
     let incoming = UnixListenerStream::new(UnixListener::from_std(listener).unwrap());
     let router = tonic::transport::Server::builder().add_service(health_service).add_service(ShardServer::new(shard));
     router.serve_with_incoming(incoming).await.unwrap();

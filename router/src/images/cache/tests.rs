@@ -7,7 +7,8 @@ use text_generation_scheduler::ImageKey;
 
 use super::*;
 use crate::families::{ImageLayout, ImageSize};
-use crate::images::prepare::{ImageTimings, RgbView};
+use crate::images::prepare::ImageTimings;
+use crate::images::view::RgbView;
 
 /// An image whose views hold `bytes` bytes.
 fn image(bytes: usize) -> PreparedImage {

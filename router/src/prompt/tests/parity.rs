@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::prompt::marks::Spanned;
+use crate::prompt::spanned::Spanned;
 
 fn ids(value: &Value) -> Vec<TokenId> {
     value.as_array().expect("a list of ids").iter().map(|id| id.as_u64().expect("an id") as TokenId).collect()
