@@ -6,7 +6,6 @@ about scheduling, and it outlives every failure but the device's own.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 
@@ -19,10 +18,8 @@ from text_generation_server.images import ImageEncoder, ImageStore, Normaliser
 from text_generation_server.kv_cache import KvCache, block_bytes, blocks_that_fit
 from text_generation_server.plan import StepPlan, StepResult, WarmupRequest
 from text_generation_server.steps import StepRunner
+from text_generation_server.threads import MIN_WIDE_TOKENS, Threads
 from text_generation_server.weights import Weights
-
-CACHED_WEIGHT_BYTES = 64 << 20
-"""Weights smaller than this stay in a processor's cache from step to step."""
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -51,8 +48,7 @@ class Shard:
         self.ranks = distributed.join(config.rank, config.world_size, config.master_port, self.device)
         with Weights(prepared.model_dir, self.dtype, self.device) as weights:
             self.model = models.build(prepared.model_type, prepared.config, weights, self.ranks)
-        if self.device.type == "cpu":
-            torch.set_num_threads(choose_threads(config, weights.total_bytes))
+        self._threads = Threads.choose(config, weights.total_bytes)
         self.backend_name = DEFAULT if config.attention == "auto" else config.attention
         self.backend = find_backend(self.backend_name)
         self.images = ImageStore(config.max_upload_bytes)
@@ -86,8 +82,10 @@ class Shard:
         failures = runner.learn(plan.new_sequences)
         encoding = time.perf_counter_ns()
         if plan.encode_images:
+            self._threads.use(wide=True)
             self._encoder.encode(self.images, plan.encode_images)
         computing = time.perf_counter_ns()
+        self._threads.use(wide=len(plan.rows.token_ids_T) >= MIN_WIDE_TOKENS)
         sampled, failed = runner.run(plan.rows, self.images.find)
         done = time.perf_counter_ns()
         times_us = ((computing - encoding) // 1000, (done - computing) // 1000, (done - started) // 1000)
@@ -163,15 +161,6 @@ def choose_device(config: ShardConfig) -> torch.device:
     device = torch.device("cuda", config.rank)
     torch.cuda.set_device(device)
     return device
-
-
-def choose_threads(config: ShardConfig, weight_bytes: int) -> int:
-    """All cores of this rank's share, but one for the router where the weights stay in cache: reading memory is what
-    takes many cores, and a thread that waits for its core holds up all the others."""
-    if config.num_threads:
-        return config.num_threads
-    share = max(1, len(os.sched_getaffinity(0)) // config.world_size)
-    return share if weight_bytes > CACHED_WEIGHT_BYTES else max(1, share - 1)
 
 
 def choose_dtype(config: ShardConfig, prepared: PreparedModel, device: torch.device) -> torch.dtype:
