@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from text_generation_server import threads
 from text_generation_server.config import ShardConfig
 from text_generation_server.threads import CACHED_WEIGHT_BYTES, Threads
 
 
 @pytest.mark.parametrize(
-    ("cores", "world_size", "asked", "weight_bytes", "expected"),
+    ("cores", "flags", "weight_bytes", "expected"),
     [
-        (8, 1, 0, CACHED_WEIGHT_BYTES, Threads(7, 8)),
-        (8, 1, 0, CACHED_WEIGHT_BYTES + 1, Threads(8, 8)),
-        (8, 4, 0, 1, Threads(1, 2)),
-        (2, 4, 0, 1, Threads(1, 1)),
-        (8, 1, 3, 1, Threads(3, 3)),
+        (8, {}, CACHED_WEIGHT_BYTES, Threads(7, 8)),
+        (8, {}, CACHED_WEIGHT_BYTES + 1, Threads(8, 8)),
+        (8, {"world_size": 4}, 1, Threads(1, 2)),
+        (2, {"world_size": 4}, 1, Threads(1, 1)),
+        (8, {"num_threads": 3}, 1, Threads(3, 3)),
     ],
 )
 def test_decoding_leaves_a_core_only_where_weights_stay_in_cache(
-    monkeypatch: pytest.MonkeyPatch, cores: int, world_size: int, asked: int, weight_bytes: int, expected: Threads
+    monkeypatch: pytest.MonkeyPatch, cores: int, flags: dict[str, Any], weight_bytes: int, expected: Threads
 ) -> None:
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: set(range(cores)))
-    config = ShardConfig(prepared=Path("p"), socket=Path("s"), world_size=world_size, num_threads=asked)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    config = ShardConfig(prepared=Path("p"), socket=Path("s"), **flags)
     assert Threads.choose(config, weight_bytes) == expected
 
 
