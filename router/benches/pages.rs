@@ -43,13 +43,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut times = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
         let start = Instant::now();
-        std::hint::black_box(prepare_bytes(&bytes, &model, &limits)?);
-        times.push(start.elapsed());
+        let stages = std::hint::black_box(prepare_bytes(&bytes, &model, &limits)?).timings;
+        times.push((start.elapsed(), stages));
     }
-    times.sort();
+    times.sort_by_key(|(whole, _)| *whole);
     // The best round, as for the processor it is compared with: both share the machine with others.
-    let rate = 1.0 / times[0].as_secs_f64();
-    let median = 1000.0 * times[ROUNDS / 2].as_secs_f64();
-    writeln!(std::io::stdout(), "{{\"pages_per_second\": {rate:.2}, \"median_ms\": {median:.2}}}")?;
+    let (whole, stages) = times[0];
+    let rate = 1.0 / whole.as_secs_f64();
+    let (decode, resize) = (1000.0 * stages.decode.as_secs_f64(), 1000.0 * stages.resize.as_secs_f64());
+    writeln!(
+        std::io::stdout(),
+        "{{\"pages_per_second\": {rate:.2}, \"decode_ms\": {decode:.2}, \"resize_and_hash_ms\": {resize:.2}}}"
+    )?;
     Ok(())
 }
