@@ -12,6 +12,11 @@ use text_generation_router::args::{ProcessArgs, RouterArgs, parse};
 use crate::logs;
 use crate::progress::ProgressBoard;
 
+/// The system's allocator gives every large buffer back at once and has the kernel clear it anew for the next image,
+/// which costs as much time as decoding and resizing. This one keeps what was freed a moment ago.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Threads that are still busy when everything else has ended are not waited for longer.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 

@@ -12,6 +12,10 @@ use text_generation_router::families::{Filter, ImageLayout, ImageRejected, Image
 use text_generation_router::images::{ImageLimits, ImageModel, prepare_bytes};
 use text_generation_scheduler::TokenId;
 
+/// As in the programs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const ROUNDS: usize = 60;
 
 /// A family that resizes every image to one size with the filter most processors use.

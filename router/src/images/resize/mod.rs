@@ -61,7 +61,9 @@ impl<'a> Rows<'a> {
     }
 
     fn to_vec(self) -> Vec<u8> {
-        (0..self.height).flat_map(|y| self.row(y)).copied().collect()
+        let mut pixels = Vec::with_capacity(self.width * CHANNELS * self.height);
+        (0..self.height).for_each(|y| pixels.extend_from_slice(self.row(y)));
+        pixels
     }
 }
 

@@ -35,8 +35,13 @@ pub(super) fn vertical(rows: Rows<'_>, kernel: &Kernel) -> Vec<u8> {
     let mut output = vec![0; kernel.num_outputs() * width];
     for ((span, weights), out_row) in kernel.outputs().zip(output.chunks_exact_mut(width)) {
         let source = &rows.pixels[span.start * rows.stride..];
-        for (block, out) in out_row.chunks_mut(BLOCK).enumerate() {
+        let (blocks, rest) = out_row.as_chunks_mut::<BLOCK>();
+        let whole = blocks.len() * BLOCK;
+        for (block, out) in blocks.iter_mut().enumerate() {
             vertical_block(source, rows.stride, block * BLOCK, weights, out);
+        }
+        for (x, byte) in rest.iter_mut().enumerate() {
+            vertical_block(source, rows.stride, whole + x, weights, std::array::from_mut(byte));
         }
     }
     output
@@ -44,10 +49,11 @@ pub(super) fn vertical(rows: Rows<'_>, kernel: &Kernel) -> Vec<u8> {
 
 #[inline(always)]
 #[allow(clippy::inline_always)]
-fn vertical_block(source: &[u8], stride: usize, x: usize, weights: &[i32], out: &mut [u8]) {
-    let mut sums = [ROUNDING; BLOCK];
+fn vertical_block<const BYTES: usize>(source: &[u8], stride: usize, x: usize, weights: &[i32], out: &mut [u8; BYTES]) {
+    // Of a length known to the compiler, so that the sums stay in registers.
+    let mut sums = [ROUNDING; BYTES];
     for (line, weight) in weights.iter().enumerate() {
-        let bytes = &source[line * stride + x..][..out.len()];
+        let bytes = &source[line * stride + x..][..BYTES];
         for (sum, byte) in sums.iter_mut().zip(bytes) {
             *sum = sum.wrapping_add(i32::from(*byte).wrapping_mul(*weight));
         }
