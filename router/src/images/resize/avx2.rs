@@ -166,8 +166,9 @@ impl Sums {
 /// # Safety
 /// 16 bytes at `pixel` and at `pixel + stride` must be readable.
 #[target_feature(enable = "avx2")]
+#[allow(clippy::cast_ptr_alignment)] // These loads need no alignment.
 unsafe fn load_two_quads(pixel: *const u8, stride: usize) -> (__m256i, __m256i) {
-    // SAFETY: the caller's promise; these loads need no alignment.
+    // SAFETY: the caller's promise.
     let (upper, lower) =
         unsafe { (_mm_loadu_si128(pixel.cast::<__m128i>()), _mm_loadu_si128(pixel.add(stride).cast::<__m128i>())) };
     let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(upper), lower);
