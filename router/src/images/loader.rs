@@ -163,6 +163,10 @@ impl Shared {
         let mut first = false;
         let flight = self.flights.join(key);
         let image = flight.outcome(async {
+            // The preparation of a simultaneous image may have ended while this one's header was read.
+            if let Some(image) = self.cache.get(&key) {
+                return Ok(image);
+            }
             first = true;
             let image = self.decode(&place, bytes, header).await?;
             self.cache.insert(key, image.clone());

@@ -94,6 +94,17 @@ async fn the_same_image_many_times_in_one_request_is_decoded_once() {
     assert_eq!(images.iter().filter(|image| !image.from_cache).count(), 1);
 }
 
+/// Whoever looked for the image in vain, and comes back from reading its header when another has prepared it.
+#[tokio::test]
+async fn an_image_prepared_while_its_header_was_read_is_not_decoded_again() {
+    let loader = loader(ImageLimits::default());
+    let mut late = std::pin::pin!(loader.load(vec![inline("rgb.png")]));
+    assert!(futures::poll!(late.as_mut()).is_pending());
+    let prompt = loader.load(vec![inline("rgb.png")]).await.unwrap();
+    let late = late.await.unwrap();
+    assert!(late[0].from_cache && Arc::ptr_eq(&prompt[0].views, &late[0].views));
+}
+
 #[tokio::test]
 async fn a_url_is_fetched_again_and_its_new_content_seen() {
     let loader = loader(ImageLimits::default());
