@@ -20,7 +20,7 @@ from torch import Tensor
 
 from text_generation_server.pb import shard_pb2 as pb
 from text_generation_server.pb import shard_pb2_grpc
-from text_generation_server.service import start_server
+from text_generation_server.service import listen, make_server
 from text_generation_server.shard import Shard
 
 PROMPT = [10, 11, 12, 13, 14]
@@ -30,7 +30,8 @@ LONG_S = 20.0
 @pytest.fixture
 def channel(shard: Shard, tmp_path: Path) -> Iterator[grpc.Channel]:
     address = f"unix:{tmp_path}/shard.sock"
-    server = start_server(shard, address, on_fatal=lambda: None)
+    server = make_server(shard, on_fatal=lambda: None)
+    listen(server, address)
     with grpc.insecure_channel(address) as channel:
         yield channel
     server.stop(None).wait()

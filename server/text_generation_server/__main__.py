@@ -11,11 +11,15 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from text_generation_server import lifeline, logs
 from text_generation_server.config import CPU_KV_CACHE_BYTES, ConfigError, PreparedModel, ShardConfig
+
+if TYPE_CHECKING:
+    import grpc
 
 SWITCH_INTERVAL_S = 0.0002
 """The reader and the handler must get the interpreter while the compute thread launches kernels."""
@@ -56,7 +60,7 @@ def _serve(config: ShardConfig) -> int:
     from text_generation_server.distributed import RanksApart
     from text_generation_server.layers.linear import ShapeError
     from text_generation_server.models import UnsupportedModel
-    from text_generation_server.service import CannotListen, start_server
+    from text_generation_server.service import CannotListen, listen, make_server
     from text_generation_server.shard import Shard
     from text_generation_server.weights import WeightError
 
@@ -64,14 +68,30 @@ def _serve(config: ShardConfig) -> int:
         shard = Shard(config, prepared)
         gc.freeze()
         gc.enable()
-        server = start_server(shard, f"unix:{config.socket}", on_fatal=_give_up)
+        server = make_server(shard, on_fatal=_give_up)
+        # Before anybody can see the socket, so that whoever does can also end us properly.
+        terminated = _stop_on_sigterm(server)
+        listen(server, f"unix:{config.socket}")
     except (WeightError, UnsupportedModel, ShapeError, UnknownBackend, RanksApart, CannotListen) as error:
         raise ConfigError(str(error)) from error
-    signal.signal(signal.SIGTERM, lambda *_: server.stop(grace=None))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if terminated.is_set():
+        server.stop(grace=None)
     log.info("rank %d of %d serves %s on %s", config.rank, config.world_size, prepared.model_type, shard.device)
     server.wait_for_termination()
     return 0
+
+
+def _stop_on_sigterm(server: grpc.Server) -> threading.Event:
+    """Returns what tells that the signal came, also to a server that had not started yet."""
+    terminated = threading.Event()
+
+    def stop(*_: object) -> None:
+        terminated.set()
+        server.stop(grace=None)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return terminated
 
 
 def _give_up() -> NoReturn:

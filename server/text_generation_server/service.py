@@ -227,8 +227,8 @@ class Health(health.HealthServicer):
             self.set(name, statuses.SERVING if self._heartbeat.is_healthy() else statuses.NOT_SERVING)
 
 
-def start_server(shard: Shard, address: str, on_fatal: Callable[[], None]) -> grpc.Server:
-    """Listens on `address` and answers from threads until it is stopped."""
+def make_server(shard: Shard, on_fatal: Callable[[], None]) -> grpc.Server:
+    """Answers from threads, once it listens."""
     options = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -237,12 +237,16 @@ def start_server(shard: Shard, address: str, on_fatal: Callable[[], None]) -> gr
     service = ShardService(shard, on_fatal)
     shard_pb2_grpc.add_ShardServicer_to_server(service, server)
     health_pb2_grpc.add_HealthServicer_to_server(Health(service.heartbeat), server)
+    return server
+
+
+def listen(server: grpc.Server, address: str) -> None:
+    """Opens `address` until the server is stopped."""
     try:
         server.add_insecure_port(address)
     except RuntimeError as error:
         raise CannotListen(f"cannot listen on {address}: {error}") from error
     server.start()
-    return server
 
 
 def _read(messages: Iterator[pb.StepPlan], stream: RunStream, position_axes: int) -> None:
