@@ -8,7 +8,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
-use text_generation_router::families::{Filter, ImageLayout, ImageRejected, ImageSize, Rect, View, VlmFamily};
+use text_generation_router::families::{Filter, ImageLayout, ImageRejected, ImageSize, View, VlmFamily};
 use text_generation_router::images::{ImageLimits, ImageModel, prepare_bytes};
 use text_generation_scheduler::TokenId;
 
@@ -22,9 +22,8 @@ const ROUNDS: usize = 60;
 struct FixedSize(ImageSize);
 
 impl VlmFamily for FixedSize {
-    fn layout(&self, image: ImageSize) -> Result<ImageLayout, ImageRejected> {
-        let view = View { source: Rect::whole(image), size: self.0, crop: None, filter: Filter::Bicubic };
-        Ok(ImageLayout { views: vec![view], tokens: vec![0] })
+    fn layout(&self, _: ImageSize) -> Result<ImageLayout, ImageRejected> {
+        Ok(ImageLayout::plain(View::resized(self.0, Filter::Bicubic), 1))
     }
 
     fn image_token(&self) -> TokenId {

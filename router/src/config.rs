@@ -10,7 +10,7 @@ use anyhow::Context;
 use crate::api::{ApiKey, ApiOptions, RequestLimits};
 use crate::args::RouterArgs;
 use crate::engine::EngineConfig;
-use crate::families::{ImageLayout, ImageSize, VlmFamily};
+use crate::families::{ImageShape, ImageSize, VlmFamily};
 use crate::images::{FetchPolicy, ImageLimits};
 use crate::prepared::PreparedModel;
 use crate::telemetry::MetricLimits;
@@ -140,9 +140,12 @@ fn api_options(args: &RouterArgs) -> anyhow::Result<ApiOptions> {
     })
 }
 
-/// The layout that costs the encoder the most pixels among images within the limits.
-fn largest_image(family: &dyn VlmFamily, max_pixels: u64) -> Option<ImageLayout> {
+/// What costs the encoder the most pixels among images within the limits.
+fn largest_image(family: &dyn VlmFamily, max_pixels: u64) -> Option<ImageShape> {
     let sizes = PROBE_SIDES.iter().flat_map(|&width| PROBE_SIDES.map(|height| ImageSize::new(width, height)));
-    let layouts = sizes.filter(|size| size.pixels() <= max_pixels).filter_map(|size| family.layout(size).ok());
-    layouts.max_by_key(|layout| layout.views.iter().map(|view| view.output().pixels()).sum::<u64>())
+    let layouts =
+        sizes.filter(|size| size.pixels() <= max_pixels).filter_map(|size| Some((size, family.layout(size).ok()?)));
+    let (size, layout) = layouts.max_by_key(|(size, layout)| layout.num_pixels(*size))?;
+    let views = layout.views.iter().filter_map(|view| view.output(size)).collect();
+    Some(ImageShape { size, views, num_tokens: layout.num_tokens() })
 }

@@ -51,7 +51,7 @@ def warm_up(**changes: int) -> WarmupRequest:
         "max_blocks": 512,
         "embedding_cache_tokens": 1024,
     }
-    return WarmupRequest(largest_image=(VIEW,), **(request | changes))
+    return WarmupRequest(largest_image=ImageHeader(b"", VIEW, (VIEW,), 36), **(request | changes))
 
 
 def load(rank: int = 0, world_size: int = 1, master_port: int = 0, dtype: str = "auto") -> Shard:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from text_generation_server.distributed import Ranks
 from text_generation_server.models import Model
-from text_generation_server.plan import EncodeImage, Failure, FailureKind, ImageHeader, ViewSize
+from text_generation_server.plan import EncodeImage, Failure, FailureKind, ImageHeader
 
 KEY_BYTES = 32
 MAX_VIEWS = 256
@@ -189,7 +189,7 @@ class ImageEncoder:
     def embed(self, images: Mapping[bytes, Image]) -> dict[bytes, Tensor | Failure]:
         """The embedding of each image, whatever its number of tokens."""
         views = self._encode_views([(key, view) for key, image in images.items() for view in image.views])
-        return {key: self._joined(views[key]) for key in images}
+        return {key: self._joined(views[key], image.header) for key, image in images.items()}
 
     def _encode_owned(self, images: Mapping[bytes, Image | None]) -> dict[bytes, Tensor | Failure]:
         present = {key: image for key, image in images.items() if image is not None}
@@ -217,11 +217,11 @@ class ImageEncoder:
             # Another size or a smaller batch may fit; these images fail alone.
             return [None] * len(views)
 
-    def _joined(self, views: Sequence[Tensor | None]) -> Tensor | Failure:
+    def _joined(self, views: Sequence[Tensor | None], header: ImageHeader) -> Tensor | Failure:
         present = [view for view in views if view is not None]
         if len(present) < len(views):
             return Failure(FailureKind.OUT_OF_MEMORY, "there is no memory to encode the image")
-        return self._model.join_views(present)
+        return self._model.join_views(present, header)
 
     def _share(
         self, wanted: Sequence[EncodeImage], own: dict[bytes, Tensor | Failure]
@@ -267,7 +267,7 @@ def _batches(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
     return batches
 
 
-def blank_image(key: bytes, views: Sequence[ViewSize]) -> Image:
+def blank_image(key: bytes, like: ImageHeader) -> Image:
     """A grey image, for the warm-up."""
-    header = ImageHeader(key, views[0], tuple(views), num_tokens=0)
-    return Image(header, [torch.full((view.height, view.width, 3), 128, dtype=torch.uint8) for view in views])
+    pixels = [torch.full((view.height, view.width, 3), 128, dtype=torch.uint8) for view in like.views]
+    return Image(replace(like, key=key), pixels)

@@ -199,6 +199,7 @@ class WarmupRequest:
     max_rows: int
     max_sequence_tokens: int
     max_step_image_tokens: int
-    largest_image: tuple[ViewSize, ...]
+    largest_image: ImageHeader | None
+    """Without a key; None for a text model."""
     max_blocks: int
     embedding_cache_tokens: int

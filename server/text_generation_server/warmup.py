@@ -53,15 +53,16 @@ def warm_up_plans(rows: list[int], block_size: int) -> Iterator[StepPlan]:
 
 def encode_largest(encoder: ImageEncoder, request: WarmupRequest, device: torch.device) -> None:
     """Encodes as many of the largest image as a step may hold; on a CPU one is enough."""
-    if not (request.largest_image and encoder.takes_images):
+    if request.largest_image is None or not encoder.takes_images:
         return
+    largest = request.largest_image
     count = 1
     if device.type != "cpu":
-        first = encoder.embed({b"": blank_image(b"", request.largest_image)})[b""]
+        first = encoder.embed({b"": blank_image(b"", largest)})[b""]
         tokens = 1 if isinstance(first, Failure) else len(first)
         count = max(1, request.max_step_image_tokens // tokens)
     keys = [number.to_bytes(4, "little") for number in range(count)]
-    encoded = encoder.embed({key: blank_image(key, request.largest_image) for key in keys})
+    encoded = encoder.embed({key: blank_image(key, largest) for key in keys})
     for embedding in encoded.values():
         if isinstance(embedding, Failure):
             raise NoRoom(f"{count} images of the largest size cannot be encoded: {embedding.message}")

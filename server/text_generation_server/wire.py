@@ -161,7 +161,7 @@ def parse_warmup(message: pb.WarmupRequest) -> WarmupRequest:
         max_rows=message.max_rows,
         max_sequence_tokens=message.max_sequence_tokens,
         max_step_image_tokens=message.max_step_image_tokens,
-        largest_image=_views(message.largest_image),
+        largest_image=parse_header(message.largest_image) if message.HasField("largest_image") else None,
         max_blocks=message.max_blocks,
         embedding_cache_tokens=message.embedding_cache_tokens,
     )

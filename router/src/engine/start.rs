@@ -16,7 +16,7 @@ use super::step_loop::StepLoop;
 use super::types::RestartRequest;
 use super::uploads::{Pictures, Uploads};
 use super::{Engine, EngineStats, Limits, Mailbox, Shared};
-use crate::families::ImageLayout;
+use crate::families::ImageShape;
 use crate::shard::{ModelFacts, ShardError, ShardGroup, WarmupSpec};
 
 /// Longest time between two health checks of the shards.
@@ -53,8 +53,8 @@ pub struct EngineConfig {
     pub prefix_caching: bool,
     /// Ids that end a sequence.
     pub end_tokens: Vec<TokenId>,
-    /// Layout of the largest image the model takes.
-    pub largest_image: Option<ImageLayout>,
+    /// The largest image the model takes.
+    pub largest_image: Option<ImageShape>,
 }
 
 /// Why the engine did not start.

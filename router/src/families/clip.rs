@@ -5,7 +5,7 @@ use serde_json::Value;
 use text_generation_scheduler::TokenId;
 
 use super::settings::{self, InvalidSetting};
-use super::{Filter, ImageLayout, ImageRejected, ImageSize, Rect, View, VlmFamily};
+use super::{Filter, ImageLayout, ImageRejected, ImageSize, Operation, Rect, View, VlmFamily};
 
 /// Largest resized side the arithmetic accepts; only far more extreme aspect ratios than any file format allows pass it.
 const MAX_RESIZED_SIDE: u64 = 1 << 28;
@@ -26,7 +26,7 @@ pub(super) struct FixedGrid {
     resize: Resize,
     filter: Filter,
     image_token: TokenId,
-    num_tokens: usize,
+    num_tokens: u32,
 }
 
 impl FixedGrid {
@@ -37,7 +37,7 @@ impl FixedGrid {
             resize,
             filter: settings::filter(processor)?,
             image_token: settings::integer(config, "image_token_index")?,
-            num_tokens: num_tokens(config, processor, output(resize))? as usize,
+            num_tokens: num_tokens(config, processor, output(resize))?,
         })
     }
 }
@@ -48,15 +48,14 @@ impl VlmFamily for FixedGrid {
         if image.pixels() == 0 {
             return Err(ImageRejected::Empty { width, height });
         }
-        let (size, crop) = match self.resize {
-            Resize::Stretch(size) => (size, None),
+        let view = match self.resize {
+            Resize::Stretch(size) => View::resized(size, self.filter),
             Resize::ShortestEdge { edge, crop } => {
                 let size = keep_ratio(image, edge).ok_or(ImageRejected::AspectRatio { width, height })?;
-                (size, Some(centre(size, crop)))
+                View::resized(size, self.filter).then(Operation::Cut(centre(size, crop)))
             }
         };
-        let view = View { source: Rect::whole(image), size, crop, filter: self.filter };
-        Ok(ImageLayout { views: vec![view], tokens: vec![self.image_token; self.num_tokens] })
+        Ok(ImageLayout::plain(view, self.num_tokens))
     }
 
     fn image_token(&self) -> TokenId {

@@ -5,6 +5,7 @@
 //! Hugging Face processor with its Pillow backend. A new family is one file here, its module line and its row in
 //! [`FAMILIES`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -79,44 +80,118 @@ pub enum Filter {
     Lanczos,
 }
 
-/// One image piece the vision encoder receives: cut `source`, resize it to `size`, keep `crop`.
+/// One thing done to pixels.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Hash)]
-pub struct View {
-    /// What is cut from the (EXIF-oriented) original before resizing.
-    pub source: Rect,
-    /// The size `source` is resized to.
-    pub size: ImageSize,
-    /// What is kept of the resized piece; `None` keeps all of it.
-    pub crop: Option<Rect>,
-    /// How it is resized.
-    pub filter: Filter,
+pub enum Operation {
+    /// Keeps a rectangle.
+    Cut(Rect),
+    /// Resizes everything to `size`.
+    Resize {
+        /// The new size.
+        size: ImageSize,
+        /// How pixels are weighed.
+        filter: Filter,
+    },
+    /// Puts the pixels on a larger canvas of one colour, with their upper left corner at `x`, `y`.
+    Pad {
+        /// Size of the canvas.
+        size: ImageSize,
+        /// Columns of the canvas left of the pixels.
+        x: u32,
+        /// Rows of the canvas above the pixels.
+        y: u32,
+        /// Its colour.
+        colour: [u8; 3],
+    },
 }
+
+impl Operation {
+    /// The size this makes of an image of `size`; `None` if it does not fit one.
+    pub fn output(self, size: ImageSize) -> Option<ImageSize> {
+        match self {
+            Self::Cut(rect) => rect.fits(size).then_some(rect.size),
+            Self::Resize { size, .. } => (size.pixels() > 0).then_some(size),
+            Self::Pad { size: canvas, x, y, .. } => Rect { x, y, size }.fits(canvas).then_some(canvas),
+        }
+    }
+}
+
+/// One image piece the vision encoder receives: what is done, in this order, to the (EXIF-oriented) original.
+///
+/// Views of one layout that begin with the same operations share their pixels up to there.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Hash)]
+pub struct View(pub Vec<Operation>);
 
 impl View {
-    /// The rectangle of the resized piece that is kept.
-    pub fn kept(&self) -> Rect {
-        self.crop.unwrap_or(Rect::whole(self.size))
+    /// The whole image, resized.
+    pub fn resized(size: ImageSize, filter: Filter) -> Self {
+        Self(vec![Operation::Resize { size, filter }])
     }
 
-    /// The size of the pixels that leave this view.
-    pub fn output(&self) -> ImageSize {
-        self.kept().size
+    /// This view with another operation at its end.
+    #[must_use]
+    pub fn then(&self, operation: Operation) -> Self {
+        Self(self.0.iter().copied().chain([operation]).collect())
+    }
+
+    /// The size of the pixels that leave this view of an image of `size`; `None` if an operation does not fit.
+    pub fn output(&self, size: ImageSize) -> Option<ImageSize> {
+        self.0.iter().try_fold(size, |size, operation| operation.output(size))
     }
 }
 
-/// What an image becomes: its views, in encoder order, and the tokens that stand for it.
+/// A part of what the processor writes where the chat template wrote an image's anchor.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Piece {
+    /// This many image tokens, one for each embedding.
+    Tokens(u32),
+    /// Text, tokenised together with the text beside it; control tokens in it count.
+    Text(Cow<'static, str>),
+}
+
+/// What an image becomes: its views, in encoder order, and what stands for it in the prompt.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ImageLayout {
-    /// Rectangles of the original and the sizes they are resized to, in encoder order.
+    /// How each view is made of the original, in encoder order.
     pub views: Vec<View>,
-    /// What replaces the anchor: one image token per embedding, plus separators the chat template does not write.
-    pub tokens: Vec<TokenId>,
+    /// What replaces the anchor.
+    pub pieces: Vec<Piece>,
+}
+
+impl ImageLayout {
+    /// One view, and nothing but image tokens.
+    pub fn plain(view: View, num_tokens: u32) -> Self {
+        Self { views: vec![view], pieces: vec![Piece::Tokens(num_tokens)] }
+    }
+
+    /// Embeddings the encoder makes of it.
+    pub fn num_tokens(&self) -> u32 {
+        let tokens = |piece: &Piece| if let Piece::Tokens(count) = piece { *count } else { 0 };
+        self.pieces.iter().map(tokens).fold(0, u32::saturating_add)
+    }
+
+    /// Pixels the encoder sees of an image of `size`.
+    pub fn num_pixels(&self, size: ImageSize) -> u64 {
+        let pixels = self.views.iter().filter_map(|view| view.output(size)).map(ImageSize::pixels);
+        pixels.fold(0, u64::saturating_add)
+    }
+}
+
+/// An image by its sizes alone.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ImageShape {
+    /// Size of the (EXIF-oriented) original.
+    pub size: ImageSize,
+    /// Sizes of its views, in encoder order.
+    pub views: Vec<ImageSize>,
+    /// Embeddings it becomes.
+    pub num_tokens: u32,
 }
 
 /// An image whose place in the expanded prompt is known.
 #[derive(Copy, Clone, Debug)]
 pub struct PlacedImage<'a> {
-    /// Index of the first token of [`ImageLayout::tokens`] in the prompt.
+    /// Index of its first image token in the prompt.
     pub offset: u32,
     /// Size of the (EXIF-oriented) original.
     pub size: ImageSize,

@@ -57,8 +57,8 @@ impl ImageCache {
 
 fn cost(image: &PreparedImage) -> u64 {
     let pixels: usize = image.views.iter().map(|view| view.pixels.len()).sum();
-    let tokens = size_of_val(image.layout.tokens.as_slice());
-    (pixels + tokens) as u64 + ENTRY_BYTES
+    let layout = size_of_val(image.layout.pieces.as_slice());
+    (pixels + layout) as u64 + ENTRY_BYTES
 }
 
 type Outcome = Result<PreparedImage, ImageFault>;

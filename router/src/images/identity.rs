@@ -5,13 +5,13 @@
 use blake3::Hasher;
 use text_generation_scheduler::ImageKey;
 
-use crate::families::{ImageLayout, ImageSize, Rect};
+use crate::families::{ImageLayout, ImageSize, Operation, Rect};
 
 use super::resize::PILLOW_RULE;
 use super::view::RgbView;
 
 /// Changes when the meaning of any hashed field does.
-const VIEWS_DOMAIN: &str = "text-generation-vlm image views 1";
+const VIEWS_DOMAIN: &str = "text-generation-vlm image views 2";
 const SOURCE_DOMAIN: &str = "text-generation-vlm image source 1";
 
 /// Names the views of an image: model, original size, geometry, filter, resizing rule and every pixel.
@@ -21,10 +21,8 @@ pub(super) fn image_key(model: &[u8; 32], image: ImageSize, layout: &ImageLayout
     update_size(&mut hasher, image);
     hasher.update(&(views.len() as u64).to_le_bytes());
     for (view, rgb) in layout.views.iter().zip(views) {
-        update_rect(&mut hasher, view.source);
-        update_size(&mut hasher, view.size);
-        update_rect(&mut hasher, view.kept());
-        hasher.update(&[view.filter as u8]);
+        hasher.update(&(view.0.len() as u64).to_le_bytes());
+        view.0.iter().for_each(|operation| update_operation(&mut hasher, *operation));
         update_size(&mut hasher, rgb.size);
         hasher.update(&rgb.pixels);
     }
@@ -38,6 +36,18 @@ pub(super) fn source_key(model: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
 
 fn update_size(hasher: &mut Hasher, size: ImageSize) {
     hasher.update(&size.width.to_le_bytes()).update(&size.height.to_le_bytes());
+}
+
+/// Each kind begins with its own byte and has a fixed length.
+fn update_operation(hasher: &mut Hasher, operation: Operation) {
+    match operation {
+        Operation::Cut(rect) => update_rect(hasher.update(&[0]), rect),
+        Operation::Resize { size, filter } => update_size(hasher.update(&[1, filter as u8]), size),
+        Operation::Pad { size, x, y, colour } => {
+            update_size(hasher.update(&[2]).update(&colour), size);
+            hasher.update(&x.to_le_bytes()).update(&y.to_le_bytes());
+        }
+    }
 }
 
 fn update_rect(hasher: &mut Hasher, rect: Rect) {

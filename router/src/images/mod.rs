@@ -18,6 +18,7 @@ mod loader;
 mod policy;
 mod pool;
 mod prepare;
+mod render;
 mod resize;
 mod resolve;
 mod source;

@@ -6,17 +6,14 @@ use std::time::{Duration, Instant};
 
 use text_generation_scheduler::ImageKey;
 
-use crate::families::{ImageLayout, ImageSize, Rect, View, VlmFamily};
+use crate::families::{ImageLayout, ImageSize, VlmFamily};
 
-use super::decode::{self, Header, Raster};
+use super::decode::{self, Header};
 use super::error::ImageFault;
 use super::identity;
 use super::limits::ImageLimits;
-use super::resize::{self, Rows};
+use super::render;
 use super::view::RgbView;
-
-/// Pixels of all views of one image: far above what any encoder takes, and a bound all the same.
-const MAX_VIEW_PIXELS: u64 = 64 << 20;
 
 /// The model that images are prepared for.
 #[derive(Clone)]
@@ -65,28 +62,13 @@ pub(super) fn prepare(bytes: &[u8], header: Header, model: &ImageModel) -> Resul
     let raster = decode::decode(bytes, header)?;
     let decoded = Instant::now();
     let layout = model.family.layout(raster.size)?;
-    check_layout(&layout, raster.size)?;
-    let views: Vec<RgbView> = layout.views.iter().map(|view| render(&raster, view)).collect();
+    if !render::fits(&layout, raster.size) {
+        return Err(ImageFault::Internal);
+    }
+    let views = render::render(&raster.pixels, raster.size, &layout.views);
     let key = identity::image_key(&model.identity, raster.size, &layout, &views);
     let timings = ImageTimings { decode: decoded - started, resize: decoded.elapsed(), ..ImageTimings::default() };
     Ok(PreparedImage { key, size: raster.size, layout: Arc::new(layout), views: Arc::new(views), timings })
-}
-
-/// A family is arithmetic from a checkpoint's settings; its result is checked before it indexes pixels.
-fn check_layout(layout: &ImageLayout, image: ImageSize) -> Result<(), ImageFault> {
-    let fits = |view: &View| view.source.fits(image) && view.kept().fits(view.size);
-    let pixels = layout.views.iter().fold(0_u64, |sum, view| sum.saturating_add(view.output().pixels()));
-    if layout.views.is_empty() || !layout.views.iter().all(fits) || pixels > MAX_VIEW_PIXELS {
-        return Err(ImageFault::Internal);
-    }
-    Ok(())
-}
-
-fn render(raster: &Raster, view: &View) -> RgbView {
-    let rows = Rows::packed(&raster.pixels, raster.size);
-    let source = if view.source == Rect::whole(raster.size) { rows } else { rows.cut(view.source) };
-    let pixels = resize::resize(source, view.size, view.kept(), view.filter);
-    RgbView { size: view.output(), pixels: pixels.into() }
 }
 
 #[cfg(test)]

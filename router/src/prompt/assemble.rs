@@ -7,6 +7,7 @@ use super::encode::Forbidden;
 use super::error::PromptError;
 use super::expand::{Expanded, expand};
 use super::finished::{Prompt, SpanKind, TokenSpan, Tokenized};
+use super::place::{Placed, place};
 use super::spanned::Spanned;
 use super::{Inner, RawPrompt};
 use crate::images::LoadedImage;
@@ -71,7 +72,7 @@ impl Inner {
             forbidden: self.encoder.control(),
             special_tokens: self.chat_adds_special_tokens(&spanned.text),
             truncate,
-            with_offsets,
+            with_offsets: with_offsets || truncate.is_some(),
         };
         self.assemble(spanned, images, &assembly)
     }
@@ -112,6 +113,8 @@ impl Inner {
                 Segment::Image => spanned.text.push_str(&self.image_text),
             }
         }
+        // Only offsets tell which separators belong to an image that is to be cut off whole.
+        let with_offsets = with_offsets || truncate.is_some();
         let assembly = Assembly { forbidden: self.encoder.media(), special_tokens: true, truncate, with_offsets };
         self.assemble(spanned, images, &assembly)
     }
@@ -131,31 +134,36 @@ impl Inner {
     }
 
     fn assemble(&self, spanned: Spanned, images: Vec<LoadedImage>, how: &Assembly<'_>) -> Result<Built, PromptError> {
-        let mut encoded = self.encoder.encode(&spanned, how.forbidden, how.with_offsets)?;
+        let placed = match &self.images {
+            Some(marks) => place(&spanned, marks, &images)?,
+            None => Placed { spanned, ..Placed::default() },
+        };
+        let mut encoded = self.encoder.encode(&placed.spanned, how.forbidden, how.with_offsets)?;
         if how.special_tokens {
             let (before, after) = self.encoder.special_tokens();
-            encoded.surround(before, after, spanned.text.len());
+            encoded.surround(before, after, placed.spanned.text.len());
         }
         let mut expanded = match &self.family {
-            Some(family) => expand(&encoded, family.anchor(), images)?,
-            None => Expanded { token_ids: encoded.ids, offsets: encoded.offsets, ..Expanded::default() },
+            Some(family) => expand(encoded, family.image_token(), &placed.runs, images)?,
+            None => Expanded::text_only(encoded),
         };
         if let Some(truncate) = how.truncate {
-            expanded.keep_last(truncate as usize)?;
+            expanded.keep_last(truncate as usize, &placed.regions)?;
         }
-        Ok(self.place(expanded, spanned.text))
+        Ok(self.finish(expanded, placed))
     }
 
-    fn place(&self, expanded: Expanded, text: String) -> Built {
-        let mut prompt = Prompt { text, ..Prompt::default() };
+    fn finish(&self, expanded: Expanded, placed: Placed) -> Built {
+        let mut prompt = Prompt { text: placed.spanned.text, ..Prompt::default() };
         if let Some(family) = &self.family {
-            prompt.placeholders = expanded.placeholders(family.image_token());
             prompt.positions = expanded.positions(family.as_ref());
             prompt.whole_images = family.whole_images();
         }
+        let regions = expanded.regions(&placed.regions);
         prompt.token_ids = expanded.token_ids;
+        prompt.placeholders = expanded.placeholders;
         prompt.images = expanded.images;
-        Built { prompt, offsets: expanded.offsets, regions: expanded.regions }
+        Built { prompt, offsets: expanded.offsets, regions }
     }
 }
 

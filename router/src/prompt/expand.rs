@@ -1,6 +1,6 @@
-//! From token ids with one anchor an image to token ids with each image's run, and where those runs are.
+//! From token ids with one image token a run to token ids with all of them, and where the runs are.
 //!
-//! Works on ids only. An anchor is never user text, because the encoder lets no user text become one.
+//! Works on ids only. An image token is never user text, because the encoder lets no user text become one.
 
 use std::ops::Range;
 
@@ -8,6 +8,7 @@ use text_generation_scheduler::{Placeholder, Positions, TokenId};
 
 use super::encode::Encoded;
 use super::error::PromptError;
+use super::place::Run;
 use crate::families::{PlacedImage, PlacedPrompt, VlmFamily};
 use crate::images::LoadedImage;
 
@@ -15,50 +16,80 @@ use crate::images::LoadedImage;
 #[derive(Default)]
 pub(super) struct Expanded {
     pub(super) token_ids: Vec<TokenId>,
-    /// Byte ranges of the text, one a token, or empty. All tokens of an image have the range of its anchor.
+    /// Byte ranges of the text, one a token, or empty. All tokens of a run have the range of the one it was.
     pub(super) offsets: Vec<(usize, usize)>,
-    /// Where each image's tokens are, separators included.
-    pub(super) regions: Vec<Range<usize>>,
+    /// One for every run, in order.
+    pub(super) placeholders: Vec<Placeholder>,
+    /// Which image each placeholder belongs to.
+    owners: Vec<usize>,
     pub(super) images: Vec<LoadedImage>,
 }
 
-/// Replaces the k-th anchor by the tokens of the k-th image.
+/// Repeats the k-th image token as often as the k-th run says. Runs next to each other become one if they continue it.
 ///
-/// Errors: `ImageCount` when there are not as many anchors as images.
-pub(super) fn expand(encoded: &Encoded, anchor: TokenId, images: Vec<LoadedImage>) -> Result<Expanded, PromptError> {
-    let places = encoded.ids.iter().filter(|&&id| id == anchor).count();
-    if places != images.len() {
-        return Err(PromptError::ImageCount { places, images: images.len() });
-    }
+/// Errors: `ControlTokens` when there are not as many image tokens as runs.
+pub(super) fn expand(
+    encoded: Encoded,
+    image_token: TokenId,
+    runs: &[Run],
+    images: Vec<LoadedImage>,
+) -> Result<Expanded, PromptError> {
     let mut expanded = Expanded { images, ..Expanded::default() };
-    let mut next_image = 0;
-    for (index, &id) in encoded.ids.iter().enumerate() {
-        let start = expanded.token_ids.len();
-        if id == anchor {
-            expanded.token_ids.extend_from_slice(&expanded.images[next_image].layout.tokens);
-            expanded.regions.push(start..expanded.token_ids.len());
-            next_image += 1;
+    let mut remaining = runs.iter();
+    for (index, id) in encoded.ids.into_iter().enumerate() {
+        let offset = expanded.token_ids.len();
+        if id == image_token {
+            expanded.push_run(*remaining.next().ok_or(PromptError::ControlTokens)?, image_token);
         } else {
             expanded.token_ids.push(id);
         }
-        let added = expanded.token_ids.len() - start;
-        expanded
-            .offsets
-            .extend(encoded.offsets.get(index).into_iter().flat_map(|&range| std::iter::repeat_n(range, added)));
+        let added = expanded.token_ids.len() - offset;
+        let range = encoded.offsets.get(index).into_iter();
+        expanded.offsets.extend(range.flat_map(|&range| std::iter::repeat_n(range, added)));
     }
-    Ok(expanded)
+    if remaining.next().is_some() { Err(PromptError::ControlTokens) } else { Ok(expanded) }
 }
 
 impl Expanded {
-    /// Keeps the last `truncate` tokens. Images that are cut off whole are dropped.
+    /// A prompt of a model that takes no images.
+    pub(super) fn text_only(encoded: Encoded) -> Self {
+        Self { token_ids: encoded.ids, offsets: encoded.offsets, ..Self::default() }
+    }
+
+    fn push_run(&mut self, run: Run, image_token: TokenId) {
+        let offset = self.token_ids.len() as u32;
+        self.token_ids.extend(std::iter::repeat_n(image_token, run.length as usize));
+        if let (Some(last), Some(owner)) = (self.placeholders.last_mut(), self.owners.last())
+            && *owner == run.image
+            && last.end() == offset
+        {
+            last.length += run.length;
+            return;
+        }
+        let (length, image_offset) = (run.length, run.image_offset);
+        self.placeholders.push(Placeholder { offset, length, image: run.key, image_offset });
+        self.owners.push(run.image);
+    }
+
+    /// The tokens of each image: those made of the bytes in its region. Needs offsets.
+    pub(super) fn regions(&self, bytes: &[Range<usize>]) -> Vec<Range<usize>> {
+        let region = |bytes: &Range<usize>| {
+            let start = self.offsets.partition_point(|(_, end)| *end <= bytes.start);
+            let end = self.offsets.partition_point(|(start, _)| *start < bytes.end);
+            start..end.max(start)
+        };
+        bytes.iter().map(region).collect()
+    }
+
+    /// Keeps the last `truncate` tokens. Images that are cut off whole are dropped. Needs offsets.
     ///
     /// Errors: `TruncatedImage` when a part of an image would stay.
-    pub(super) fn keep_last(&mut self, truncate: usize) -> Result<(), PromptError> {
+    pub(super) fn keep_last(&mut self, truncate: usize, bytes: &[Range<usize>]) -> Result<(), PromptError> {
         let prompt = self.token_ids.len();
         let cut = prompt.saturating_sub(truncate);
-        let through = self.regions.iter().position(|region| region.start < cut && cut < region.end);
-        if let Some(image) = through {
-            let region = &self.regions[image];
+        let regions = self.regions(bytes);
+        if let Some(image) = regions.iter().position(|region| region.start < cut && cut < region.end) {
+            let region = &regions[image];
             return Err(PromptError::TruncatedImage {
                 truncate,
                 image: image + 1,
@@ -69,43 +100,28 @@ impl Expanded {
                 drop: prompt - region.end,
             });
         }
-        let dropped = self.regions.iter().filter(|region| region.start < cut).count();
-        self.images.drain(..dropped);
-        self.regions.drain(..dropped);
-        self.token_ids.drain(..cut);
-        self.offsets.drain(..cut.min(self.offsets.len()));
-        self.regions.iter_mut().for_each(|region| *region = region.start - cut..region.end - cut);
+        self.drop_first(cut, regions.iter().filter(|region| region.start < cut).count());
         Ok(())
     }
 
-    /// One placeholder for every unbroken run of image tokens, counting on through the runs of one image.
-    pub(super) fn placeholders(&self, image_token: TokenId) -> Vec<Placeholder> {
-        let mut placeholders = Vec::new();
-        for (region, image) in self.regions.iter().zip(&self.images) {
-            let mut image_offset = 0;
-            let mut offset = region.start;
-            for run in
-                self.token_ids[region.clone()].chunk_by(|left, right| (*left == image_token) == (*right == image_token))
-            {
-                if run[0] == image_token {
-                    let length = run.len() as u32;
-                    placeholders.push(Placeholder { offset: offset as u32, length, image: image.key, image_offset });
-                    image_offset += length;
-                }
-                offset += run.len();
-            }
-        }
-        placeholders
+    fn drop_first(&mut self, tokens: usize, images: usize) {
+        let dropped = self.owners.partition_point(|owner| *owner < images);
+        self.owners.drain(..dropped);
+        self.owners.iter_mut().for_each(|owner| *owner -= images);
+        self.placeholders.drain(..dropped);
+        self.placeholders.iter_mut().for_each(|placeholder| placeholder.offset -= tokens as u32);
+        self.images.drain(..images);
+        self.token_ids.drain(..tokens);
+        self.offsets.drain(..tokens.min(self.offsets.len()));
     }
 
     /// The position ids the family gives this prompt.
     pub(super) fn positions(&self, family: &dyn VlmFamily) -> Positions {
-        let images: Vec<PlacedImage<'_>> = self
-            .regions
-            .iter()
-            .zip(&self.images)
-            .map(|(region, image)| PlacedImage { offset: region.start as u32, size: image.size, layout: &image.layout })
-            .collect();
-        family.positions(&PlacedPrompt { token_ids: &self.token_ids, images: &images })
+        let placed = self.images.iter().enumerate().map(|(index, image)| {
+            let first = self.owners.partition_point(|owner| *owner < index);
+            let offset = self.placeholders.get(first).map_or(self.token_ids.len() as u32, |run| run.offset);
+            PlacedImage { offset, size: image.size, layout: &image.layout }
+        });
+        family.positions(&PlacedPrompt { token_ids: &self.token_ids, images: &placed.collect::<Vec<_>>() })
     }
 }

@@ -19,7 +19,7 @@ pub struct Prompt {
     pub images: Vec<LoadedImage>,
     /// A step must not end inside an image.
     pub whole_images: bool,
-    /// What was tokenised, with an anchor in each image's place.
+    /// What was tokenised: an image token stands for each run of them.
     pub text: String,
 }
 
@@ -81,7 +81,7 @@ pub struct TokenSpan {
 /// The tokens of a text.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tokenized {
-    /// What was tokenised, with an anchor in each image's place.
+    /// What was tokenised: an image token stands for each run of them.
     pub text: String,
     /// Its tokens, images expanded.
     pub tokens: Vec<TokenSpan>,

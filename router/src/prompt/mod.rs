@@ -17,6 +17,7 @@ mod expand;
 mod finished;
 mod markdown;
 mod marks;
+mod place;
 mod pool;
 mod probe;
 mod python;
@@ -38,6 +39,7 @@ use crate::images::LoadedImage;
 use crate::prepared::{PreparedModel, RawPrompt};
 use assemble::Built;
 use encode::Encoder;
+use place::ImageMarks;
 use render::Renderer;
 
 /// Bounds on the work for one prompt.
@@ -84,6 +86,8 @@ struct Inner {
     encoder: Encoder,
     renderer: Option<Renderer>,
     family: Option<Arc<dyn VlmFamily>>,
+    /// `None` for a model that takes no images.
+    images: Option<ImageMarks>,
     /// What stands for an image in `inputs`.
     image_text: String,
     raw_prompt: RawPrompt,
@@ -105,14 +109,16 @@ impl PromptBuilder {
         limits: PromptLimits,
     ) -> Result<Self, InvalidModel> {
         let mut encoder = Encoder::new(&model.tokenizer, &model.control_tokens, &model.media_tokens)?;
-        let anchor = family.as_ref().map(|family| encoder.forbid_media(family.anchor())).transpose()?;
-        family.as_ref().map(|family| encoder.forbid_media(family.image_token())).transpose()?;
-        let renderer = Renderer::new(model, anchor.as_deref(), limits.template)?;
-        let image_text = renderer.as_ref().and_then(Renderer::image_text).or(anchor).unwrap_or_default();
+        let images = family.as_ref().map(|family| image_marks(&mut encoder, family.as_ref())).transpose()?;
+        let anchor = images.as_ref().map(|marks| marks.anchor.as_str());
+        let renderer = Renderer::new(model, anchor, limits.template)?;
+        let written = renderer.as_ref().and_then(Renderer::image_text);
+        let image_text = written.or_else(|| anchor.map(str::to_owned)).unwrap_or_default();
         let inner = Inner {
             encoder,
             renderer,
             family,
+            images,
             image_text,
             raw_prompt: model.raw_prompt,
             bos: model.special_token("bos_token"),
@@ -184,4 +190,10 @@ impl PromptBuilder {
     pub fn table(&self) -> Arc<TokenTable> {
         Arc::clone(&self.inner.table)
     }
+}
+
+/// The texts of a family's tokens, which from now on no user text becomes.
+fn image_marks(encoder: &mut Encoder, family: &dyn VlmFamily) -> Result<ImageMarks, InvalidTokenizer> {
+    let anchor = encoder.forbid_media(family.anchor())?;
+    Ok(ImageMarks { anchor, image_token: encoder.forbid_media(family.image_token())? })
 }

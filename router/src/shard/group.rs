@@ -10,7 +10,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::{ShardError, StepStream};
-use crate::families::{ImageLayout, View};
+use crate::families::{ImageShape, ImageSize};
 
 /// Pause between two attempts to reach a shard that is still loading.
 const CONNECT_PAUSE: Duration = Duration::from_millis(20);
@@ -61,8 +61,8 @@ pub struct WarmupSpec {
     pub max_sequence_tokens: u32,
     /// Largest sum of image tokens encoded in a step.
     pub max_step_image_tokens: u32,
-    /// Layout of the largest image; `None` for a text model.
-    pub largest_image: Option<ImageLayout>,
+    /// The largest image; `None` for a text model.
+    pub largest_image: Option<ImageShape>,
     /// Cap on KV blocks; `None` leaves it to the memory.
     pub max_blocks: Option<u32>,
     /// Image tokens whose embeddings may be resident at once.
@@ -170,16 +170,26 @@ async fn connect_rank(rank: usize, address: &str, deadline: Instant) -> Result<C
 }
 
 fn warmup_request(spec: &WarmupSpec) -> pb::WarmupRequest {
-    let views = spec.largest_image.iter().flat_map(|layout| &layout.views).map(View::output);
     pb::WarmupRequest {
         block_size: spec.block_size,
         max_step_tokens: spec.max_step_tokens,
         max_rows: spec.max_rows,
         max_sequence_tokens: spec.max_sequence_tokens,
         max_step_image_tokens: spec.max_step_image_tokens,
-        largest_image: views.map(|size| pb::ViewSize { width: size.width, height: size.height }).collect(),
+        largest_image: spec.largest_image.as_ref().map(image_header),
         max_blocks: spec.max_blocks.unwrap_or(0),
         embedding_cache_tokens: spec.embedding_cache_tokens.into(),
+    }
+}
+
+fn image_header(image: &ImageShape) -> pb::ImageHeader {
+    let size = |size: &ImageSize| pb::ViewSize { width: size.width, height: size.height };
+    pb::ImageHeader {
+        key: Vec::new().into(),
+        original_width: image.size.width,
+        original_height: image.size.height,
+        views: image.views.iter().map(size).collect(),
+        num_tokens: image.num_tokens,
     }
 }
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from text_generation_server.attention.base import Attention, AttentionShape
 from text_generation_server.distributed import Ranks
+from text_generation_server.plan import ImageHeader
 from text_generation_server.weights import Weights
 
 MODELS = {
@@ -45,8 +46,11 @@ class Model(Protocol):
     def encode_views(self, pixel_values_NCHW: Tensor) -> Tensor:
         """Embeddings of equally sized, normalised views: [N, tokens, width]."""
 
-    def join_views(self, views: Sequence[Tensor]) -> Tensor:
-        """The embeddings of one image from those of its views, in encoder order: [tokens, width]."""
+    def join_views(self, views: Sequence[Tensor], header: ImageHeader) -> Tensor:
+        """The embeddings of one image from those of its views, in encoder order: [tokens, width].
+
+        `header` knows the image's original size, which tells what of a view is padding.
+        """
 
     def embed(self, token_ids_T: Tensor) -> Tensor:
         """Token embeddings: [T, hidden]."""

@@ -18,6 +18,7 @@ from text_generation_server.layers.linear import replicated
 from text_generation_server.models import ModelShape, UnsupportedModel
 from text_generation_server.models.efficientnet_lite import EfficientNetLite
 from text_generation_server.models.text_only import Qwen2
+from text_generation_server.plan import ImageHeader
 from text_generation_server.weights import Weights
 
 ENCODERS: dict[str, Callable[[Weights, str], EfficientNetLite]] = {
@@ -47,7 +48,7 @@ class FastVlm:
         features_NCHW = self._encoder(pixel_values_NCHW)
         return self._projector(features_NCHW.flatten(2).transpose(1, 2))
 
-    def join_views(self, views: Sequence[Tensor]) -> Tensor:
+    def join_views(self, views: Sequence[Tensor], header: ImageHeader) -> Tensor:
         """See `Model`."""
         return torch.cat(list(views))
 

@@ -12,6 +12,7 @@ from text_generation_server.attention.base import Attention
 from text_generation_server.distributed import Ranks
 from text_generation_server.layers.decoder import Decoder, DecoderSpec
 from text_generation_server.models import ModelShape
+from text_generation_server.plan import ImageHeader
 from text_generation_server.weights import Weights
 
 
@@ -39,7 +40,7 @@ class TextModel(ABC):
         """There is no vision encoder; the shard refuses images before it gets here."""
         raise TypeError("this model takes no images")
 
-    def join_views(self, views: Sequence[Tensor]) -> Tensor:
+    def join_views(self, views: Sequence[Tensor], header: ImageHeader) -> Tensor:
         """See `encode_views`."""
         raise TypeError("this model takes no images")
 

@@ -24,49 +24,49 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%text_generation_server/pb/shard.proto\x12\x16text_generation_vlm.v1\"\x10\n\x0eGetInfoRequest\"\x8b\x02\n\tShardInfo\x12\x12\n\nmodel_type\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x12\n\nvocab_size\x18\x04 \x01(\r\x12\x1d\n\x15supported_block_sizes\x18\x05 \x03(\r\x12\x17\n\x0f\x65mbedding_width\x18\x06 \x01(\r\x12\x15\n\rmax_positions\x18\x07 \x01(\r\x12\x0c\n\x04rank\x18\x08 \x01(\r\x12\x12\n\nworld_size\x18\t \x01(\r\x12\x15\n\rposition_axes\x18\n \x01(\r\x12\x14\n\x0ctakes_images\x18\x0b \x01(\x08\x12\x19\n\x11\x61ttention_backend\x18\x0c \x01(\t\"\xf7\x01\n\rWarmupRequest\x12\x12\n\nblock_size\x18\x01 \x01(\r\x12\x17\n\x0fmax_step_tokens\x18\x02 \x01(\r\x12\x10\n\x08max_rows\x18\x03 \x01(\r\x12\x1b\n\x13max_sequence_tokens\x18\x04 \x01(\r\x12\x1d\n\x15max_step_image_tokens\x18\x05 \x01(\r\x12\x37\n\rlargest_image\x18\x06 \x03(\x0b\x32 .text_generation_vlm.v1.ViewSize\x12\x12\n\nmax_blocks\x18\x07 \x01(\r\x12\x1e\n\x16\x65mbedding_cache_tokens\x18\x08 \x01(\x04\")\n\x08ViewSize\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\":\n\x0cWarmupResult\x12\x12\n\nnum_blocks\x18\x01 \x01(\r\x12\x16\n\x0ekv_cache_bytes\x18\x02 \x01(\x04\"_\n\nImageChunk\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.text_generation_vlm.v1.ImageHeader\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x90\x01\n\x0bImageHeader\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x16\n\x0eoriginal_width\x18\x02 \x01(\r\x12\x17\n\x0foriginal_height\x18\x03 \x01(\r\x12/\n\x05views\x18\x04 \x03(\x0b\x32 .text_generation_vlm.v1.ViewSize\x12\x12\n\nnum_tokens\x18\x05 \x01(\r\"\x10\n\x0ePutImageResult\"\xf9\x03\n\x08StepPlan\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x18\n\x10\x66orget_sequences\x18\x03 \x03(\x06\x12\x15\n\rforget_images\x18\x04 \x03(\x0c\x12:\n\rnew_sequences\x18\x05 \x03(\x0b\x32#.text_generation_vlm.v1.NewSequence\x12:\n\rencode_images\x18\x06 \x03(\x0b\x32#.text_generation_vlm.v1.EncodeImage\x12\x14\n\x0crow_sequence\x18\n \x03(\x06\x12\x16\n\x0erow_num_tokens\x18\x0b \x03(\x07\x12\x11\n\trow_start\x18\x0c \x03(\x07\x12\x11\n\trow_flags\x18\r \x03(\x07\x12\x1a\n\x12row_num_new_blocks\x18\x0e \x03(\x07\x12\x12\n\nnew_blocks\x18\x0f \x01(\x0c\x12\x11\n\ttoken_ids\x18\x10 \x01(\x0c\x12\x11\n\tpositions\x18\x11 \x01(\x0c\x12\x10\n\x08span_row\x18\x14 \x03(\x07\x12\x13\n\x0bspan_offset\x18\x15 \x03(\x07\x12\x13\n\x0bspan_length\x18\x16 \x03(\x07\x12\x19\n\x11span_image_offset\x18\x17 \x03(\x07\x12\x12\n\nspan_image\x18\x18 \x03(\x07\x12\x12\n\nimage_keys\x18\x19 \x03(\x0c\"(\n\x0b\x45ncodeImage\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0c\n\x04rank\x18\x02 \x01(\r\"g\n\x0bNewSequence\x12\n\n\x02id\x18\x01 \x01(\x06\x12\x32\n\x08sampling\x18\x02 \x01(\x0b\x32 .text_generation_vlm.v1.Sampling\x12\x18\n\x10prompt_token_ids\x18\x03 \x01(\x0c\"\xe7\x02\n\x08Sampling\x12\x0e\n\x06greedy\x18\x01 \x01(\x08\x12\x13\n\x0btemperature\x18\x02 \x01(\x02\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\r\n\x05top_p\x18\x04 \x01(\x02\x12\x11\n\ttypical_p\x18\x05 \x01(\x02\x12\x1a\n\x12repetition_penalty\x18\x06 \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x02\x12\x18\n\x10presence_penalty\x18\x08 \x01(\x02\x12\x0c\n\x04seed\x18\t \x01(\x04\x12\x16\n\x0enum_top_tokens\x18\n \x01(\r\x12\x37\n\x08logprobs\x18\x0b \x01(\x0e\x32%.text_generation_vlm.v1.LogprobSource\x12;\n\rpenalty_scope\x18\x0c \x01(\x0e\x32$.text_generation_vlm.v1.PenaltyScope\x12\x18\n\x10\x62\x61nned_token_ids\x18\r \x01(\x0c\"\xa4\x02\n\nStepResult\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x18\n\x10sampled_sequence\x18\x03 \x03(\x06\x12\x15\n\rsampled_token\x18\x04 \x03(\x07\x12\x17\n\x0fsampled_logprob\x18\x05 \x03(\x02\x12\x13\n\x0brow_num_top\x18\x06 \x03(\x07\x12\x11\n\ttop_token\x18\x07 \x03(\x07\x12\x13\n\x0btop_logprob\x18\x08 \x03(\x02\x12\x39\n\x08\x66\x61ilures\x18\t \x03(\x0b\x32\'.text_generation_vlm.v1.SequenceFailure\x12\x11\n\tencode_us\x18\n \x01(\r\x12\x12\n\ncompute_us\x18\x0b \x01(\r\x12\x10\n\x08total_us\x18\x0c \x01(\r\"g\n\x0fSequenceFailure\x12\x10\n\x08sequence\x18\x01 \x01(\x06\x12\x31\n\x04kind\x18\x02 \x01(\x0e\x32#.text_generation_vlm.v1.FailureKind\x12\x0f\n\x07message\x18\x03 \x01(\t*l\n\x07RowFlag\x12\x11\n\rROW_FLAG_NONE\x10\x00\x12\x1e\n\x1aROW_FLAG_USE_SAMPLED_TOKEN\x10\x01\x12\x13\n\x0fROW_FLAG_SAMPLE\x10\x02\x12\x19\n\x15ROW_FLAG_RESET_BLOCKS\x10\x04*B\n\rLogprobSource\x12\x19\n\x15LOGPROB_SOURCE_WARPED\x10\x00\x12\x16\n\x12LOGPROB_SOURCE_RAW\x10\x01*H\n\x0cPenaltyScope\x12\x18\n\x14PENALTY_SCOPE_OUTPUT\x10\x00\x12\x1e\n\x1aPENALTY_SCOPE_ALL_RELATIVE\x10\x01*\x95\x01\n\x0b\x46\x61ilureKind\x12\x19\n\x15\x46\x41ILURE_KIND_INTERNAL\x10\x00\x12\x16\n\x12\x46\x41ILURE_KIND_IMAGE\x10\x01\x12\x18\n\x14\x46\x41ILURE_KIND_NUMERIC\x10\x02\x12\x1e\n\x1a\x46\x41ILURE_KIND_OUT_OF_MEMORY\x10\x03\x12\x19\n\x15\x46\x41ILURE_KIND_REJECTED\x10\x04\x32\xdf\x02\n\x05Shard\x12T\n\x07GetInfo\x12&.text_generation_vlm.v1.GetInfoRequest\x1a!.text_generation_vlm.v1.ShardInfo\x12U\n\x06Warmup\x12%.text_generation_vlm.v1.WarmupRequest\x1a$.text_generation_vlm.v1.WarmupResult\x12X\n\x08PutImage\x12\".text_generation_vlm.v1.ImageChunk\x1a&.text_generation_vlm.v1.PutImageResult(\x01\x12O\n\x03Run\x12 .text_generation_vlm.v1.StepPlan\x1a\".text_generation_vlm.v1.StepResult(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%text_generation_server/pb/shard.proto\x12\x16text_generation_vlm.v1\"\x10\n\x0eGetInfoRequest\"\x8b\x02\n\tShardInfo\x12\x12\n\nmodel_type\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x12\n\nvocab_size\x18\x04 \x01(\r\x12\x1d\n\x15supported_block_sizes\x18\x05 \x03(\r\x12\x17\n\x0f\x65mbedding_width\x18\x06 \x01(\r\x12\x15\n\rmax_positions\x18\x07 \x01(\r\x12\x0c\n\x04rank\x18\x08 \x01(\r\x12\x12\n\nworld_size\x18\t \x01(\r\x12\x15\n\rposition_axes\x18\n \x01(\r\x12\x14\n\x0ctakes_images\x18\x0b \x01(\x08\x12\x19\n\x11\x61ttention_backend\x18\x0c \x01(\t\"\xfa\x01\n\rWarmupRequest\x12\x12\n\nblock_size\x18\x01 \x01(\r\x12\x17\n\x0fmax_step_tokens\x18\x02 \x01(\r\x12\x10\n\x08max_rows\x18\x03 \x01(\r\x12\x1b\n\x13max_sequence_tokens\x18\x04 \x01(\r\x12\x1d\n\x15max_step_image_tokens\x18\x05 \x01(\r\x12:\n\rlargest_image\x18\x06 \x01(\x0b\x32#.text_generation_vlm.v1.ImageHeader\x12\x12\n\nmax_blocks\x18\x07 \x01(\r\x12\x1e\n\x16\x65mbedding_cache_tokens\x18\x08 \x01(\x04\")\n\x08ViewSize\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\":\n\x0cWarmupResult\x12\x12\n\nnum_blocks\x18\x01 \x01(\r\x12\x16\n\x0ekv_cache_bytes\x18\x02 \x01(\x04\"_\n\nImageChunk\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.text_generation_vlm.v1.ImageHeader\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x90\x01\n\x0bImageHeader\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x16\n\x0eoriginal_width\x18\x02 \x01(\r\x12\x17\n\x0foriginal_height\x18\x03 \x01(\r\x12/\n\x05views\x18\x04 \x03(\x0b\x32 .text_generation_vlm.v1.ViewSize\x12\x12\n\nnum_tokens\x18\x05 \x01(\r\"\x10\n\x0ePutImageResult\"\xf9\x03\n\x08StepPlan\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x18\n\x10\x66orget_sequences\x18\x03 \x03(\x06\x12\x15\n\rforget_images\x18\x04 \x03(\x0c\x12:\n\rnew_sequences\x18\x05 \x03(\x0b\x32#.text_generation_vlm.v1.NewSequence\x12:\n\rencode_images\x18\x06 \x03(\x0b\x32#.text_generation_vlm.v1.EncodeImage\x12\x14\n\x0crow_sequence\x18\n \x03(\x06\x12\x16\n\x0erow_num_tokens\x18\x0b \x03(\x07\x12\x11\n\trow_start\x18\x0c \x03(\x07\x12\x11\n\trow_flags\x18\r \x03(\x07\x12\x1a\n\x12row_num_new_blocks\x18\x0e \x03(\x07\x12\x12\n\nnew_blocks\x18\x0f \x01(\x0c\x12\x11\n\ttoken_ids\x18\x10 \x01(\x0c\x12\x11\n\tpositions\x18\x11 \x01(\x0c\x12\x10\n\x08span_row\x18\x14 \x03(\x07\x12\x13\n\x0bspan_offset\x18\x15 \x03(\x07\x12\x13\n\x0bspan_length\x18\x16 \x03(\x07\x12\x19\n\x11span_image_offset\x18\x17 \x03(\x07\x12\x12\n\nspan_image\x18\x18 \x03(\x07\x12\x12\n\nimage_keys\x18\x19 \x03(\x0c\"(\n\x0b\x45ncodeImage\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0c\n\x04rank\x18\x02 \x01(\r\"g\n\x0bNewSequence\x12\n\n\x02id\x18\x01 \x01(\x06\x12\x32\n\x08sampling\x18\x02 \x01(\x0b\x32 .text_generation_vlm.v1.Sampling\x12\x18\n\x10prompt_token_ids\x18\x03 \x01(\x0c\"\xe7\x02\n\x08Sampling\x12\x0e\n\x06greedy\x18\x01 \x01(\x08\x12\x13\n\x0btemperature\x18\x02 \x01(\x02\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\r\n\x05top_p\x18\x04 \x01(\x02\x12\x11\n\ttypical_p\x18\x05 \x01(\x02\x12\x1a\n\x12repetition_penalty\x18\x06 \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x02\x12\x18\n\x10presence_penalty\x18\x08 \x01(\x02\x12\x0c\n\x04seed\x18\t \x01(\x04\x12\x16\n\x0enum_top_tokens\x18\n \x01(\r\x12\x37\n\x08logprobs\x18\x0b \x01(\x0e\x32%.text_generation_vlm.v1.LogprobSource\x12;\n\rpenalty_scope\x18\x0c \x01(\x0e\x32$.text_generation_vlm.v1.PenaltyScope\x12\x18\n\x10\x62\x61nned_token_ids\x18\r \x01(\x0c\"\xa4\x02\n\nStepResult\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x18\n\x10sampled_sequence\x18\x03 \x03(\x06\x12\x15\n\rsampled_token\x18\x04 \x03(\x07\x12\x17\n\x0fsampled_logprob\x18\x05 \x03(\x02\x12\x13\n\x0brow_num_top\x18\x06 \x03(\x07\x12\x11\n\ttop_token\x18\x07 \x03(\x07\x12\x13\n\x0btop_logprob\x18\x08 \x03(\x02\x12\x39\n\x08\x66\x61ilures\x18\t \x03(\x0b\x32\'.text_generation_vlm.v1.SequenceFailure\x12\x11\n\tencode_us\x18\n \x01(\r\x12\x12\n\ncompute_us\x18\x0b \x01(\r\x12\x10\n\x08total_us\x18\x0c \x01(\r\"g\n\x0fSequenceFailure\x12\x10\n\x08sequence\x18\x01 \x01(\x06\x12\x31\n\x04kind\x18\x02 \x01(\x0e\x32#.text_generation_vlm.v1.FailureKind\x12\x0f\n\x07message\x18\x03 \x01(\t*l\n\x07RowFlag\x12\x11\n\rROW_FLAG_NONE\x10\x00\x12\x1e\n\x1aROW_FLAG_USE_SAMPLED_TOKEN\x10\x01\x12\x13\n\x0fROW_FLAG_SAMPLE\x10\x02\x12\x19\n\x15ROW_FLAG_RESET_BLOCKS\x10\x04*B\n\rLogprobSource\x12\x19\n\x15LOGPROB_SOURCE_WARPED\x10\x00\x12\x16\n\x12LOGPROB_SOURCE_RAW\x10\x01*H\n\x0cPenaltyScope\x12\x18\n\x14PENALTY_SCOPE_OUTPUT\x10\x00\x12\x1e\n\x1aPENALTY_SCOPE_ALL_RELATIVE\x10\x01*\x95\x01\n\x0b\x46\x61ilureKind\x12\x19\n\x15\x46\x41ILURE_KIND_INTERNAL\x10\x00\x12\x16\n\x12\x46\x41ILURE_KIND_IMAGE\x10\x01\x12\x18\n\x14\x46\x41ILURE_KIND_NUMERIC\x10\x02\x12\x1e\n\x1a\x46\x41ILURE_KIND_OUT_OF_MEMORY\x10\x03\x12\x19\n\x15\x46\x41ILURE_KIND_REJECTED\x10\x04\x32\xdf\x02\n\x05Shard\x12T\n\x07GetInfo\x12&.text_generation_vlm.v1.GetInfoRequest\x1a!.text_generation_vlm.v1.ShardInfo\x12U\n\x06Warmup\x12%.text_generation_vlm.v1.WarmupRequest\x1a$.text_generation_vlm.v1.WarmupResult\x12X\n\x08PutImage\x12\".text_generation_vlm.v1.ImageChunk\x1a&.text_generation_vlm.v1.PutImageResult(\x01\x12O\n\x03Run\x12 .text_generation_vlm.v1.StepPlan\x1a\".text_generation_vlm.v1.StepResult(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'text_generation_server.pb.shard_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROWFLAG']._serialized_start=2385
-  _globals['_ROWFLAG']._serialized_end=2493
-  _globals['_LOGPROBSOURCE']._serialized_start=2495
-  _globals['_LOGPROBSOURCE']._serialized_end=2561
-  _globals['_PENALTYSCOPE']._serialized_start=2563
-  _globals['_PENALTYSCOPE']._serialized_end=2635
-  _globals['_FAILUREKIND']._serialized_start=2638
-  _globals['_FAILUREKIND']._serialized_end=2787
+  _globals['_ROWFLAG']._serialized_start=2388
+  _globals['_ROWFLAG']._serialized_end=2496
+  _globals['_LOGPROBSOURCE']._serialized_start=2498
+  _globals['_LOGPROBSOURCE']._serialized_end=2564
+  _globals['_PENALTYSCOPE']._serialized_start=2566
+  _globals['_PENALTYSCOPE']._serialized_end=2638
+  _globals['_FAILUREKIND']._serialized_start=2641
+  _globals['_FAILUREKIND']._serialized_end=2790
   _globals['_GETINFOREQUEST']._serialized_start=65
   _globals['_GETINFOREQUEST']._serialized_end=81
   _globals['_SHARDINFO']._serialized_start=84
   _globals['_SHARDINFO']._serialized_end=351
   _globals['_WARMUPREQUEST']._serialized_start=354
-  _globals['_WARMUPREQUEST']._serialized_end=601
-  _globals['_VIEWSIZE']._serialized_start=603
-  _globals['_VIEWSIZE']._serialized_end=644
-  _globals['_WARMUPRESULT']._serialized_start=646
-  _globals['_WARMUPRESULT']._serialized_end=704
-  _globals['_IMAGECHUNK']._serialized_start=706
-  _globals['_IMAGECHUNK']._serialized_end=801
-  _globals['_IMAGEHEADER']._serialized_start=804
-  _globals['_IMAGEHEADER']._serialized_end=948
-  _globals['_PUTIMAGERESULT']._serialized_start=950
-  _globals['_PUTIMAGERESULT']._serialized_end=966
-  _globals['_STEPPLAN']._serialized_start=969
-  _globals['_STEPPLAN']._serialized_end=1474
-  _globals['_ENCODEIMAGE']._serialized_start=1476
-  _globals['_ENCODEIMAGE']._serialized_end=1516
-  _globals['_NEWSEQUENCE']._serialized_start=1518
-  _globals['_NEWSEQUENCE']._serialized_end=1621
-  _globals['_SAMPLING']._serialized_start=1624
-  _globals['_SAMPLING']._serialized_end=1983
-  _globals['_STEPRESULT']._serialized_start=1986
-  _globals['_STEPRESULT']._serialized_end=2278
-  _globals['_SEQUENCEFAILURE']._serialized_start=2280
-  _globals['_SEQUENCEFAILURE']._serialized_end=2383
-  _globals['_SHARD']._serialized_start=2790
-  _globals['_SHARD']._serialized_end=3141
+  _globals['_WARMUPREQUEST']._serialized_end=604
+  _globals['_VIEWSIZE']._serialized_start=606
+  _globals['_VIEWSIZE']._serialized_end=647
+  _globals['_WARMUPRESULT']._serialized_start=649
+  _globals['_WARMUPRESULT']._serialized_end=707
+  _globals['_IMAGECHUNK']._serialized_start=709
+  _globals['_IMAGECHUNK']._serialized_end=804
+  _globals['_IMAGEHEADER']._serialized_start=807
+  _globals['_IMAGEHEADER']._serialized_end=951
+  _globals['_PUTIMAGERESULT']._serialized_start=953
+  _globals['_PUTIMAGERESULT']._serialized_end=969
+  _globals['_STEPPLAN']._serialized_start=972
+  _globals['_STEPPLAN']._serialized_end=1477
+  _globals['_ENCODEIMAGE']._serialized_start=1479
+  _globals['_ENCODEIMAGE']._serialized_end=1519
+  _globals['_NEWSEQUENCE']._serialized_start=1521
+  _globals['_NEWSEQUENCE']._serialized_end=1624
+  _globals['_SAMPLING']._serialized_start=1627
+  _globals['_SAMPLING']._serialized_end=1986
+  _globals['_STEPRESULT']._serialized_start=1989
+  _globals['_STEPRESULT']._serialized_end=2281
+  _globals['_SEQUENCEFAILURE']._serialized_start=2283
+  _globals['_SEQUENCEFAILURE']._serialized_end=2386
+  _globals['_SHARD']._serialized_start=2793
+  _globals['_SHARD']._serialized_end=3144
 # @@protoc_insertion_point(module_scope)

@@ -224,8 +224,8 @@ class WarmupRequest(_message.Message):
     embedding_cache_tokens: _builtins.int
     """image tokens whose embeddings may be resident at once"""
     @_builtins.property
-    def largest_image(self) -> _containers.RepeatedCompositeFieldContainer[Global___ViewSize]:
-        """views of the largest allowed image; empty for text models"""
+    def largest_image(self) -> Global___ImageHeader:
+        """the largest allowed image, without a key; absent for text models"""
 
     def __init__(
         self,
@@ -235,11 +235,11 @@ class WarmupRequest(_message.Message):
         max_rows: _builtins.int = ...,
         max_sequence_tokens: _builtins.int = ...,
         max_step_image_tokens: _builtins.int = ...,
-        largest_image: _abc.Iterable[Global___ViewSize] | None = ...,
+        largest_image: Global___ImageHeader | None = ...,
         max_blocks: _builtins.int = ...,
         embedding_cache_tokens: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["largest_image", b"largest_image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "embedding_cache_tokens", b"embedding_cache_tokens", "largest_image", b"largest_image", "max_blocks", b"max_blocks", "max_rows", b"max_rows", "max_sequence_tokens", b"max_sequence_tokens", "max_step_image_tokens", b"max_step_image_tokens", "max_step_tokens", b"max_step_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...

@@ -34,10 +34,8 @@ const TEMPLATE: &str = "{% for message in messages %}[{{ message.role }}]\
 struct Quarters;
 
 impl VlmFamily for Quarters {
-    fn layout(&self, image: ImageSize) -> Result<ImageLayout, ImageRejected> {
-        let view =
-            View { source: Rect::whole(image), size: ImageSize::new(8, 8), crop: None, filter: Filter::Bilinear };
-        Ok(ImageLayout { views: vec![view], tokens: vec![IMAGE; 4] })
+    fn layout(&self, _: ImageSize) -> Result<ImageLayout, ImageRejected> {
+        Ok(ImageLayout::plain(View::resized(ImageSize::new(8, 8), Filter::Bilinear), 4))
     }
 
     fn image_token(&self) -> TokenId {

@@ -17,7 +17,7 @@ fn image(bytes: usize) -> PreparedImage {
     PreparedImage {
         key: ImageKey([bytes as u8; 32]),
         size,
-        layout: Arc::new(ImageLayout { views: vec![], tokens: vec![] }),
+        layout: Arc::new(ImageLayout { views: vec![], pieces: vec![] }),
         views: Arc::new(vec![view]),
         timings: ImageTimings::default(),
     }

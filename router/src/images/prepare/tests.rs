@@ -1,5 +1,5 @@
 use super::*;
-use crate::families::{self, Filter, ImageRejected};
+use crate::families::{self, Filter, ImageRejected, Operation, Piece, Rect, View};
 use crate::images::goldens;
 use text_generation_scheduler::TokenId;
 
@@ -20,12 +20,14 @@ impl VlmFamily for Fixed {
     }
 }
 
+/// Cuts `source`, resizes it, and keeps `crop` of it.
 fn view(source: Rect, size: ImageSize, crop: Option<Rect>) -> View {
-    View { source, size, crop, filter: Filter::Bicubic }
+    let resize = Operation::Resize { size, filter: Filter::Bicubic };
+    View([Operation::Cut(source), resize].into_iter().chain(crop.map(Operation::Cut)).collect())
 }
 
 fn model(views: Vec<View>) -> ImageModel {
-    ImageModel { family: Arc::new(Fixed(Ok(ImageLayout { views, tokens: vec![4] }))), identity: [7; 32] }
+    ImageModel { family: Arc::new(Fixed(Ok(ImageLayout { views, pieces: vec![Piece::Tokens(1)] }))), identity: [7; 32] }
 }
 
 fn rect(x: u32, y: u32, width: u32, height: u32) -> Rect {
@@ -103,19 +105,27 @@ fn only_a_rect_of_an_enormous_resize_is_computed() {
 /// Everything that must change the key, one thing at a time.
 #[test]
 fn the_key_names_model_geometry_filter_and_pixels() {
-    let base = view(rect(0, 0, 40, 20), ImageSize::new(8, 8), None);
+    let (part, square) = (rect(0, 0, 40, 20), ImageSize::new(8, 8));
+    let base = view(part, square, None);
+    let padded = |x, y, colour| base.then(Operation::Pad { size: ImageSize::new(9, 9), x, y, colour });
     let key = |views: Vec<View>| prepare_photo(views).unwrap().key;
     let mut keys = vec![
-        key(vec![base]),
-        key(vec![base, base]),
-        key(vec![View { filter: Filter::Lanczos, ..base }]),
-        key(vec![View { size: ImageSize::new(4, 16), ..base }]),
-        key(vec![View { source: rect(1, 0, 40, 20), ..base }]),
-        key(vec![View { size: ImageSize::new(8, 9), crop: Some(rect(0, 0, 8, 8)), ..base }]),
+        key(vec![base.clone()]),
+        key(vec![base.clone(), base.clone()]),
+        key(vec![View(vec![Operation::Cut(part), Operation::Resize { size: square, filter: Filter::Lanczos }])]),
+        key(vec![view(part, ImageSize::new(4, 16), None)]),
+        key(vec![view(rect(1, 0, 40, 20), square, None)]),
+        key(vec![view(part, ImageSize::new(8, 9), Some(rect(0, 0, 8, 8)))]),
+        key(vec![padded(0, 0, [0; 3])]),
+        key(vec![padded(1, 0, [0; 3])]),
+        key(vec![padded(0, 1, [0; 3])]),
+        key(vec![padded(0, 0, [0, 0, 1])]),
     ];
-    let other_model = ImageModel { identity: [8; 32], ..model(vec![base]) };
+    let other_model = ImageModel { identity: [8; 32], ..model(vec![base.clone()]) };
     keys.push(prepare_bytes(&photo(), &other_model, &ImageLimits::default()).unwrap().key);
-    keys.push(prepare_bytes(&goldens::corpus("rgba.png"), &model(vec![base]), &ImageLimits::default()).unwrap().key);
+    keys.push(
+        prepare_bytes(&goldens::corpus("rgba.png"), &model(vec![base.clone()]), &ImageLimits::default()).unwrap().key,
+    );
     let distinct: std::collections::HashSet<_> = keys.iter().collect();
     assert_eq!(distinct.len(), keys.len());
     assert_eq!(keys[0], key(vec![base]), "the same input has the same key");
@@ -137,8 +147,8 @@ fn matches_processor(seed: u64, words: &[String]) -> bool {
     let family = families::build(&settings["config"], &settings["processor"]).unwrap().unwrap();
     let size = ImageSize::new(words[1].parse().unwrap(), words[2].parse().unwrap());
     let pixels = goldens::generate(seed, size.width.into(), size.height.into(), "smooth");
-    let view = render(&Raster { size, pixels }, &family.layout(size).unwrap().views[0]);
-    goldens::checksum(&view.pixels) == words[3]
+    let views = render::render(&pixels, size, &family.layout(size).unwrap().views);
+    goldens::checksum(&views[0].pixels) == words[3]
 }
 
 #[test]

@@ -24,7 +24,7 @@ use kernel::Kernel;
 pub const PILLOW_RULE: u8 = 13;
 
 /// Bytes of an RGB8 pixel.
-const CHANNELS: usize = 3;
+pub(super) const CHANNELS: usize = 3;
 
 /// Rows of RGB8 pixels inside a larger buffer.
 #[derive(Copy, Clone)]
@@ -60,9 +60,20 @@ impl<'a> Rows<'a> {
         &self.pixels[y * self.stride..][..self.width * CHANNELS]
     }
 
-    fn to_vec(self) -> Vec<u8> {
+    /// Columns and rows.
+    pub(super) fn size(&self) -> ImageSize {
+        ImageSize::new(self.width as u32, self.height as u32)
+    }
+
+    /// The rows, first to last.
+    pub(super) fn each(self) -> impl Iterator<Item = &'a [u8]> {
+        (0..self.height).map(move |y| self.row(y))
+    }
+
+    /// The pixels, packed.
+    pub(super) fn to_vec(self) -> Vec<u8> {
         let mut pixels = Vec::with_capacity(self.width * CHANNELS * self.height);
-        (0..self.height).for_each(|y| pixels.extend_from_slice(self.row(y)));
+        self.each().for_each(|row| pixels.extend_from_slice(row));
         pixels
     }
 }

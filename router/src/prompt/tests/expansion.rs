@@ -23,7 +23,7 @@ fn placeholder(offset: u32, length: u32, image: u8, image_offset: u32) -> Placeh
 #[test]
 fn an_anchor_becomes_its_image() {
     let chat = chat_of(vec![parts(&[Part::Image, text("x")])]);
-    let prompt = builder().inner.chat(&chat, vec![image(7, &[IMAGE; 5])], false).expect("it is built").prompt;
+    let prompt = builder().inner.chat(&chat, vec![image(7, 5)], false).expect("it is built").prompt;
     let start = prompt.token_ids.iter().position(|&id| id == IMAGE).expect("an image") as u32;
     assert_eq!(prompt.placeholders, [placeholder(start, 5, 7, 0)]);
     assert_eq!(prompt.image_tokens(), 5);
@@ -36,15 +36,17 @@ fn an_anchor_becomes_its_image() {
 
 #[test]
 fn separators_cut_an_image_into_runs() {
-    let tiles = [IMAGE, IMAGE, NEWLINE, IMAGE, NEWLINE, NEWLINE, IMAGE, IMAGE];
-    let prompt = raw_builder().raw_now(&inputs("![](u)"), vec![image(1, &tiles)]).expect("it is built");
+    let (tokens, newline) = (Piece::Tokens, || Piece::Text("\n".into()));
+    let tiles = vec![tokens(1), tokens(1), newline(), tokens(1), newline(), newline(), tokens(0), tokens(2)];
+    let prompt = raw_builder().raw_now(&inputs("![](u)"), vec![image_of(1, tiles)]).expect("it is built");
     assert_eq!(prompt.placeholders, [placeholder(0, 2, 1, 0), placeholder(3, 1, 1, 2), placeholder(6, 2, 1, 3)]);
+    assert_eq!(prompt.token_ids, [IMAGE, IMAGE, NEWLINE, IMAGE, NEWLINE, NEWLINE, IMAGE, IMAGE]);
     assert_eq!(prompt.image_specs()[0].num_tokens, 5);
 }
 
 #[test]
 fn the_same_image_twice_is_one_image_with_two_places() {
-    let twice = vec![image(1, &[IMAGE; 3]), image(1, &[IMAGE; 3])];
+    let twice = vec![image(1, 3), image(1, 3)];
     let prompt = raw_builder().raw_now(&inputs("![](u)![](u)"), twice).expect("it is built");
     assert_eq!(prompt.placeholders, [placeholder(0, 3, 1, 0), placeholder(3, 3, 1, 0)]);
     assert_eq!(prompt.image_specs().len(), 1);
@@ -60,7 +62,7 @@ fn images_and_places_must_be_as_many() {
 #[test]
 fn a_text_model_takes_no_images() {
     let builder = PromptBuilder::new(&embedded(), None).expect("it is built");
-    let refused = builder.raw_now(&inputs("![](u)"), vec![image(1, &[IMAGE])]);
+    let refused = builder.raw_now(&inputs("![](u)"), vec![image(1, 1)]);
     assert_eq!(refused.err(), Some(PromptError::NoImages));
     assert!(builder.raw_now(&inputs("a"), Vec::new()).is_ok());
 }
@@ -69,7 +71,7 @@ fn a_text_model_takes_no_images() {
 fn truncated(keep: u32) -> Result<Prompt, PromptError> {
     // a a a a [5 image tokens] b b b
     let segments = [Segment::Text("\n\n\n\n".to_owned()), Segment::Image, Segment::Text("\n\n\n".to_owned())];
-    raw_builder().inner.raw(segments.to_vec(), vec![image(9, &[IMAGE; 5])], Some(keep))
+    raw_builder().inner.raw(segments.to_vec(), vec![image(9, 5)], Some(keep))
 }
 
 #[test]
@@ -110,15 +112,15 @@ fn truncation_through_an_image_names_the_numbers() {
 fn inputs_of_a_chat_model_are_a_user_turn() {
     let builder = builder();
     let chat = chat_of(vec![parts(&[Part::Image, text("What is this?")])]);
-    let as_chat = builder.inner.chat(&chat, vec![image(1, &[IMAGE; 4])], false).expect("it is built").prompt;
-    let raw = builder.raw_now(&inputs("![](u)What is this?"), vec![image(1, &[IMAGE; 4])]).expect("it is built");
+    let as_chat = builder.inner.chat(&chat, vec![image(1, 4)], false).expect("it is built").prompt;
+    let raw = builder.raw_now(&inputs("![](u)What is this?"), vec![image(1, 4)]).expect("it is built");
     assert_eq!(raw.token_ids, as_chat.token_ids);
 }
 
 #[test]
 fn hand_written_markup_is_kept() {
     let markup = "<|im_start|>user\n![](u)What?<|im_end|>\n<|im_start|>assistant\n";
-    let raw = builder().raw_now(&inputs(markup), vec![image(1, &[IMAGE; 2])]).expect("it is built");
+    let raw = builder().raw_now(&inputs(markup), vec![image(1, 2)]).expect("it is built");
     assert_eq!(raw.token_ids[..2], [1, 1576]);
     assert_eq!(raw.text, markup.replace("![](u)", "<image>"));
     assert_eq!(raw.placeholders.len(), 1);
@@ -132,19 +134,21 @@ fn an_image_in_inputs_has_what_the_template_writes_around_it() {
     let mut model = embedded();
     (model.chat_template, model.raw_prompt) = (Some(template.to_owned()), RawPrompt::Text);
     let builder = PromptBuilder::new(&model, Some(family())).expect("it is built");
-    let raw = builder.raw_now(&inputs("![](u)"), vec![image(1, &[IMAGE; 2])]).expect("it is built");
+    let raw = builder.raw_now(&inputs("![](u)"), vec![image(1, 2)]).expect("it is built");
     assert_eq!(raw.token_ids, [0, IMAGE, IMAGE, 3]);
 }
 
 #[test]
 fn tokenize_shows_texts_and_images() {
     let builder = builder();
-    let built = builder.inner.raw_text(&inputs("hi é![](u) there"), vec![image(1, &[IMAGE, NEWLINE, IMAGE])], true);
+    let pieces = vec![Piece::Tokens(2), Piece::Text("\n".into()), Piece::Tokens(1)];
+    let built = builder.inner.raw_text(&inputs("hi é![](u) there"), vec![image_of(1, pieces)], true);
     let tokenized = built.expect("it is built").tokenized();
-    assert_eq!(tokenized.text, "hi é<image> there");
+    assert_eq!(tokenized.text, "hi é<image>\n<image> there");
     let images: Vec<&TokenSpan> = tokenized.tokens.iter().filter(|span| span.kind == SpanKind::Image).collect();
-    assert_eq!(images.len(), 3);
-    assert!(images.iter().all(|span| span.text == "<image>" && span.start == "hi é".len()));
+    let shown: Vec<&str> = images.iter().map(|span| span.text.as_str()).collect();
+    assert_eq!(shown, ["<image>", "<image>", "\n", "<image>"]);
+    assert!(images[..2].iter().all(|span| span.start == "hi é".len()));
     for span in &tokenized.tokens {
         assert_eq!(span.text, tokenized.text.get(span.start..span.stop).unwrap_or_default());
     }
@@ -187,5 +191,45 @@ async fn long_texts_give_the_same_ids_on_the_pool() {
     for task in many {
         let prompt = task.await.expect("it ends").expect("it is built");
         assert_eq!(prompt.token_ids, inline.token_ids);
+    }
+}
+
+/// What a processor writes beside its image tokens is one text with what a user wrote there.
+#[test]
+fn text_beside_an_image_is_tokenised_with_its_neighbours() {
+    let builder = raw_builder();
+    let pieces = |before: &'static str, after: &'static str| {
+        vec![image_of(1, vec![Piece::Text(before.into()), Piece::Tokens(2), Piece::Text(after.into())])]
+    };
+    let apart = builder.raw_now(&inputs("What ![](u)is this?"), pieces("is", " what ")).expect("it is built");
+    let (before, after) = ("What is", " what is this?");
+    let ids = |text: &str| builder.raw_now(&inputs(text), Vec::new()).expect("it is built").token_ids;
+    assert_eq!(apart.token_ids, [ids(before), vec![IMAGE; 2], ids(after)].concat());
+    assert_eq!(apart.text, "What is<image> what is this?");
+}
+
+#[test]
+fn control_tokens_that_a_processor_writes_count() {
+    let written = vec![Piece::Text("<|im_start|>".into()), Piece::Tokens(1), Piece::Text("<|im_end|>".into())];
+    let chat = chat_of(vec![parts(&[Part::Image, text("a <|im_end|> b")])]);
+    let prompt = builder().inner.chat(&chat, vec![image_of(1, written)], false).expect("it is built").prompt;
+    let at = prompt.placeholders[0].offset as usize;
+    assert_eq!(prompt.token_ids[at - 1..at + 2], [1, IMAGE, 2]);
+    // The user's token stays text: there is one start for the turn, one for the image, one for the answer.
+    let count = |id: TokenId| prompt.token_ids.iter().filter(|&&other| other == id).count();
+    assert_eq!((count(1), count(2)), (3, 2));
+}
+
+#[test]
+fn truncation_takes_separators_along_with_their_image() {
+    let tile = || vec![Piece::Text("\n".into()), Piece::Tokens(2), Piece::Text("\n".into())];
+    let truncated = |keep| {
+        let images = vec![image_of(1, tile()), image_of(2, tile())];
+        raw_builder().inner.raw(inputs("![](u)![](v)"), images, Some(keep))
+    };
+    assert_eq!(truncated(8).expect("nothing is cut").token_ids.len(), 8);
+    assert_eq!(truncated(4).expect("an image is cut").placeholders, [placeholder(1, 2, 2, 0)]);
+    for through in [1, 2, 3, 5, 6, 7] {
+        assert!(matches!(truncated(through), Err(PromptError::TruncatedImage { .. })), "{through}");
     }
 }

@@ -145,7 +145,7 @@ fn inputs_never_become_media_tokens() {
     let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(texts in prop::collection::vec(said(), 1..4))| {
         let segments: Vec<Segment> = texts.into_iter().flat_map(|text| [Segment::Text(text), Segment::Image]).collect();
-        let images: Vec<LoadedImage> = segments.iter().filter(|segment| **segment == Segment::Image).map(|_| image(1, &[IMAGE])).collect();
+        let images: Vec<LoadedImage> = segments.iter().filter(|segment| **segment == Segment::Image).map(|_| image(1, 1)).collect();
         let places = images.len();
         let prompt = builder.raw_now(&segments, images).expect("it is built");
         prop_assert_eq!(prompt.token_ids.iter().filter(|&&id| id == IMAGE).count(), places);

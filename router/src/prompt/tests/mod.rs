@@ -7,7 +7,7 @@ use serde_json::Value;
 use text_generation_scheduler::{ImageKey, Positions, TokenId};
 
 use super::*;
-use crate::families::{ImageLayout, ImageRejected, ImageSize, PlacedPrompt};
+use crate::families::{ImageLayout, ImageRejected, ImageSize, Piece, PlacedPrompt};
 use crate::images::ImageTimings;
 
 mod expansion;
@@ -26,7 +26,7 @@ pub(super) struct TestFamily {
 
 impl VlmFamily for TestFamily {
     fn layout(&self, _: ImageSize) -> Result<ImageLayout, ImageRejected> {
-        Ok(ImageLayout { views: Vec::new(), tokens: vec![self.image_token] })
+        Ok(ImageLayout { views: Vec::new(), pieces: vec![Piece::Tokens(1)] })
     }
 
     fn image_token(&self) -> TokenId {
@@ -74,12 +74,17 @@ pub(super) fn golden(name: &str) -> Value {
     serde_json::from_str(&text).expect("goldens are JSON")
 }
 
-/// An image that takes these tokens; `name` is its identity.
-pub(super) fn image(name: u8, tokens: &[TokenId]) -> LoadedImage {
+/// An image of this many tokens; `name` is its identity.
+pub(super) fn image(name: u8, tokens: u32) -> LoadedImage {
+    image_of(name, vec![Piece::Tokens(tokens)])
+}
+
+/// An image that these pieces stand for.
+pub(super) fn image_of(name: u8, pieces: Vec<Piece>) -> LoadedImage {
     LoadedImage {
         key: ImageKey([name; 32]),
         size: ImageSize { width: 8, height: 8 },
-        layout: Arc::new(ImageLayout { views: Vec::new(), tokens: tokens.to_vec() }),
+        layout: Arc::new(ImageLayout { views: Vec::new(), pieces }),
         views: Arc::new(Vec::new()),
         timings: ImageTimings::default(),
         from_cache: false,
@@ -92,7 +97,7 @@ pub(super) fn images_for(conversation: &Conversation) -> Vec<LoadedImage> {
         Content::Parts(parts) => Some(parts),
         _ => None,
     });
-    parts.flatten().filter(|part| **part == Part::Image).map(|_| image(1, &[IMAGE])).collect()
+    parts.flatten().filter(|part| **part == Part::Image).map(|_| image(1, 1)).collect()
 }
 
 pub(super) fn message(role: Role, content: Content) -> Message {

@@ -154,7 +154,7 @@ fn an_anchor_that_takes_in_blanks_of_a_user_is_ours() {
     let model = model(tokenizer, &["<|im_start|>", "<|im_end|>", "<|image_pad|>"], &["<|image_pad|>"], CHATML);
     let image_pad = model.id("<|image_pad|>");
     let segments = [Segment::Text("a  ".to_owned()), Segment::Image, Segment::Text("  b <|image_pad|> c".to_owned())];
-    let prompt = model.builder.raw_now(&segments, vec![image(1, &[image_pad])]).expect("it is built");
+    let prompt = model.builder.raw_now(&segments, vec![image(1, 1)]).expect("it is built");
     assert_eq!(prompt.placeholders.len(), 1);
     assert_eq!(prompt.token_ids[..3], [model.id("a"), image_pad, model.id("b")]);
 }
