@@ -16,7 +16,7 @@ use tower::ServiceExt;
 
 use super::fake::{Fake, Handle, Script};
 use crate::api::{ApiOptions, App, ModelInfo, RequestLimits, router};
-use crate::families::{Filter, ImageLayout, ImageRejected, ImageSize, Rect, View, VlmFamily};
+use crate::families::{Filter, ImageLayout, ImageRejected, ImageSize, View, VlmFamily};
 use crate::images::{FetchPolicy, ImageLimits, ImageLoader, install_crypto_provider};
 use crate::prepared::PreparedModel;
 use crate::prompt::PromptBuilder;

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::families;
+use crate::families::{self, Piece};
 use crate::images::goldens;
 use crate::images::{ImageErrorKind, InvalidImageUrl};
 
@@ -62,7 +62,7 @@ async fn images_of_every_source_keep_their_order() {
     let sizes: Vec<_> = images.iter().map(|image| (image.size.width, image.size.height)).collect();
     assert_eq!(sizes, [(43, 29), (53, 38), (40, 61), (37, 51), (35, 22)]);
     for image in &images {
-        assert_eq!(image.layout.tokens, [4; 36]);
+        assert_eq!(image.layout.pieces, [Piece::Tokens(36)]);
         assert_eq!(image.views[0].size, ImageSize::new(192, 192));
         assert_eq!(image.views[0].pixels.len(), 192 * 192 * 3);
         assert!(!image.from_cache);
