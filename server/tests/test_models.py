@@ -37,6 +37,8 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
+TIED = {"tie_word_embeddings": True}
 WINDOWS = {"sliding_window": 9, "max_window_layers": 1}
 CASES: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama"},
@@ -46,6 +48,25 @@ CASES: dict[str, dict[str, Any]] = {
         "model_type": "llama",
         "rope_parameters": {"rope_type": "linear", "rope_theta": 5000.0, "factor": 2.0},
     },
+    "yarn": {"model_type": "qwen2", "rope_parameters": YARN},
+    "yarn with mscale": {
+        "model_type": "llama",
+        "rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 1.3, "beta_fast": 8, "truncate": False},
+    },
+    "gemma": {"model_type": "gemma", "head_dim": 16, "tie_word_embeddings": True},
+    "gemma2": {"model_type": "gemma2", "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 9} | TIED,
+    "gemma3": {"model_type": "gemma3_text", "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 9} | TIED,
+    "gemma3 with a stretched rope": {
+        "model_type": "gemma3_text",
+        "head_dim": 16,
+        "num_hidden_layers": 7,
+        "sliding_window": 9,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+    }
+    | TIED,
     "mistral": {"model_type": "mistral", "sliding_window": None},
     "mistral with a window": {"model_type": "mistral", "sliding_window": 9},
     "qwen2": {"model_type": "qwen2"},

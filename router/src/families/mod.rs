@@ -257,7 +257,7 @@ type Build = fn(&Value, &Value) -> Result<Arc<dyn VlmFamily>, InvalidSetting>;
 const FAMILIES: &[(&str, Build)] = &[("fast_vlm", fast_vlm::build), ("llava", llava::build)];
 
 /// Model types that are served without images.
-const TEXT_ONLY: &[&str] = &["llama", "mistral", "qwen2", "qwen3"];
+const TEXT_ONLY: &[&str] = &["gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"];
 
 /// Why no family can be built for a checkpoint.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-"""One decoder for the Llama / Mistral / Qwen line, described by a `DecoderSpec`.
+"""One decoder for the Llama / Mistral / Qwen / Gemma line, described by a `DecoderSpec`.
 
 Tensor-parallel: attention heads and feed-forward columns are cut among ranks, key and value heads are copied when
 there are more ranks than heads. Attention itself belongs to a backend.
@@ -8,7 +8,7 @@ Suffixes: T tokens of the step, N query heads and K key/value heads of this rank
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,11 +44,21 @@ class DecoderSpec:
     head_dim: int
     max_positions: int
     norm_eps: float
-    rope: RopeSpec
+    ropes: tuple[RopeSpec, ...]
+    """The kinds of rotary embedding there are; most models have one."""
+    layer_ropes: tuple[int, ...] = ()
+    """Which kind each layer has; empty: the first."""
     activation: str = "silu"
     qkv_bias: bool = False
     output_bias: bool = False
     qk_norm: bool = False
+    unit_offset_norms: bool = False
+    """Norms multiply by 1 + weight, in float32 (Gemma)."""
+    output_norms: bool = False
+    """Attention and feed-forward have a norm behind them too (Gemma 2 and 3)."""
+    embedding_scale: float = 1.0
+    attention_scale: float | None = None
+    """What scores are multiplied with; None: 1 / sqrt(head_dim)."""
     tied_head: bool = False
     windows: tuple[int | None, ...] = ()
     attention_softcap: float | None = None
@@ -70,14 +80,15 @@ class DecoderSpec:
             "head_dim": head_dim,
             "max_positions": max_positions,
             "norm_eps": float(config["rms_norm_eps"]),
-            "rope": RopeSpec(head_dim=head_dim, max_positions=max_positions, parameters=_rope_parameters(config)),
-            "activation": config.get("hidden_act", "silu"),
+            "ropes": (RopeSpec(head_dim=head_dim, max_positions=max_positions, parameters=rope_parameters(config)),),
+            "activation": config.get("hidden_activation") or config.get("hidden_act", "silu"),
             "tied_head": bool(config.get("tie_word_embeddings", False)),
         }
         return DecoderSpec(**(fields | differences))
 
 
-def _rope_parameters(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def rope_parameters(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The rotary settings of a config, old or new."""
     # Checkpoints written before transformers 5 say rope_theta and rope_scaling (with "type" for "rope_type").
     old = config.get("rope_scaling") or {}
     parameters = {"rope_type": old.get("type", "default"), "rope_theta": config.get("rope_theta", 10000.0)}
@@ -91,20 +102,30 @@ class Decoder:
         self.spec = spec
         shape = (spec.vocab_size, spec.hidden_size)
         self.shape = _attention_shape(spec, ranks)
-        self.embed = TokenEmbedding(vocabulary_rows(weights, ranks, f"{body}.embed_tokens.weight", shape), ranks)
-        self._rotary = Rotary(spec.rope, weights.device, weights.dtype)
+        rows_VH = vocabulary_rows(weights, ranks, f"{body}.embed_tokens.weight", shape)
+        self.embed = TokenEmbedding(rows_VH, ranks, spec.embedding_scale)
+        self._rotaries = [Rotary(rope, weights.device, weights.dtype) for rope in spec.ropes]
+        self._layer_ropes = spec.layer_ropes or (0,) * spec.num_layers
         self._layers = [
             DecoderLayer(spec, weights, ranks, f"{body}.layers.{layer}", layer) for layer in range(spec.num_layers)
         ]
-        self._norm = RmsNorm(weights.whole(f"{body}.norm.weight", (spec.hidden_size,)), spec.norm_eps)
+        self._norm = _norm(spec, weights, f"{body}.norm.weight")
         rows_VH = self.embed.weight_VH if spec.tied_head else vocabulary_rows(weights, ranks, f"{head}.weight", shape)
         self._head = OutputHead(rows_VH, ranks, spec.vocab_size, spec.logit_softcap)
 
-    def forward(self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention) -> Tensor:
-        """Runs every layer; the result goes to `logits` for the tokens that sample."""
-        table = self._rotary.at(positions_AT)
-        for layer in self._layers:
-            hidden_TH = layer(hidden_TH, table, self._rotary, attention)
+    def forward(
+        self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention, added_LTH: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Runs every layer; the result goes to `logits` for the tokens that sample.
+
+        `added_LTH` is added to what the first layers make, one entry a layer.
+        """
+        tables = [rotary.at(positions_AT) for rotary in self._rotaries]
+        for index, layer in enumerate(self._layers):
+            rope = self._layer_ropes[index]
+            hidden_TH = layer(hidden_TH, tables[rope], self._rotaries[rope], attention)
+            if index < len(added_LTH):
+                hidden_TH = hidden_TH + added_LTH[index]
         return hidden_TH
 
     def logits(self, hidden_RH: Tensor) -> Tensor:
@@ -116,15 +137,26 @@ class DecoderLayer:
     """Attention and feed-forward, each behind a norm and a residual connection."""
 
     def __init__(self, spec: DecoderSpec, weights: Weights, ranks: Ranks, name: str, layer: int) -> None:
-        width = (spec.hidden_size,)
-        self._input_norm = RmsNorm(weights.whole(f"{name}.input_layernorm.weight", width), spec.norm_eps)
+        # The same name is the norm before the feed-forward in one half of the line and behind attention in the other.
+        before, behind = "post_attention_layernorm", None
+        if spec.output_norms:
+            before, behind = "pre_feedforward_layernorm", "post_attention_layernorm"
+        self._attention_norm = _norm(spec, weights, f"{name}.input_layernorm.weight")
         self._attention = SelfAttention(spec, weights, ranks, f"{name}.self_attn", layer)
-        self._middle_norm = RmsNorm(weights.whole(f"{name}.post_attention_layernorm.weight", width), spec.norm_eps)
+        self._feed_forward_norm = _norm(spec, weights, f"{name}.{before}.weight")
         self._feed_forward = FeedForward(spec, weights, ranks, f"{name}.mlp")
+        self._output_norms: tuple[RmsNorm, RmsNorm] | None = None
+        if behind is not None:
+            last = _norm(spec, weights, f"{name}.post_feedforward_layernorm.weight")
+            self._output_norms = (_norm(spec, weights, f"{name}.{behind}.weight"), last)
 
     def __call__(self, hidden_TH: Tensor, table: Tensor, rotary: Rotary, attention: Attention) -> Tensor:
-        hidden_TH = hidden_TH + self._attention(self._input_norm(hidden_TH), table, rotary, attention)
-        return hidden_TH + self._feed_forward(self._middle_norm(hidden_TH))
+        attended_TH = self._attention(self._attention_norm(hidden_TH), table, rotary, attention)
+        if self._output_norms is None:
+            hidden_TH = hidden_TH + attended_TH
+            return hidden_TH + self._feed_forward(self._feed_forward_norm(hidden_TH))
+        hidden_TH = hidden_TH + self._output_norms[0](attended_TH)
+        return hidden_TH + self._output_norms[1](self._feed_forward(self._feed_forward_norm(hidden_TH)))
 
 
 class SelfAttention:
@@ -141,8 +173,8 @@ class SelfAttention:
         self._output = SummedLinear(weights, ranks, f"{name}.o_proj", output_shape, spec.output_bias)
         self._norms: tuple[RmsNorm, RmsNorm] | None = None
         if spec.qk_norm:
-            scales = [weights.whole(f"{name}.{part}_norm.weight", (spec.head_dim,)) for part in ("q", "k")]
-            self._norms = (RmsNorm(scales[0], spec.norm_eps), RmsNorm(scales[1], spec.norm_eps))
+            names = (f"{name}.q_norm.weight", f"{name}.k_norm.weight")
+            self._norms = (_norm(spec, weights, names[0], spec.head_dim), _norm(spec, weights, names[1], spec.head_dim))
 
     def __call__(self, x_TH: Tensor, table: Tensor, rotary: Rotary, attention: Attention) -> Tensor:
         heads_TND = self._qkv(x_TH).view(len(x_TH), -1, self._head_dim)
@@ -173,6 +205,13 @@ class FeedForward:
         return self._down(self._activation(gate).mul_(up))
 
 
+def _norm(spec: DecoderSpec, weights: Weights, name: str, width: int | None = None) -> RmsNorm:
+    shape = (width or spec.hidden_size,)
+    if spec.unit_offset_norms:
+        return RmsNorm(1.0 + weights.exact(name, shape), spec.norm_eps)
+    return RmsNorm(weights.whole(name, shape), spec.norm_eps)
+
+
 def _attention_shape(spec: DecoderSpec, ranks: Ranks) -> AttentionShape:
     num_heads = divide(spec.num_heads, ranks, "attention heads")
     num_kv_heads = max(1, spec.num_kv_heads // ranks.world_size)
@@ -182,7 +221,7 @@ def _attention_shape(spec: DecoderSpec, ranks: Ranks) -> AttentionShape:
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         head_dim=spec.head_dim,
-        scale=spec.head_dim**-0.5,
+        scale=spec.head_dim**-0.5 if spec.attention_scale is None else spec.attention_scale,
         windows=spec.windows or (None,) * spec.num_layers,
         softcap=spec.attention_softcap,
     )

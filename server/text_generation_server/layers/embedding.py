@@ -24,14 +24,20 @@ def vocabulary_rows(weights: Weights, ranks: Ranks, name: str, shape: tuple[int,
 
 
 class TokenEmbedding:
-    """Looks up the rows this rank holds and adds up the ranks."""
+    """Looks up the rows this rank holds and adds up the ranks, then multiplies by `scale`."""
 
-    def __init__(self, weight_VH: Tensor, ranks: Ranks) -> None:
+    def __init__(self, weight_VH: Tensor, ranks: Ranks, scale: float = 1.0) -> None:
         self.weight_VH = weight_VH
+        # In the weights' precision, as the models of the line were trained.
+        self._scale = None if scale == 1.0 else torch.tensor(scale, dtype=weight_VH.dtype, device=weight_VH.device)
         self._ranks = ranks
         self._first = ranks.rank * len(weight_VH)
 
     def __call__(self, token_ids_T: Tensor) -> Tensor:
+        hidden_TH = self._look_up(token_ids_T)
+        return hidden_TH if self._scale is None else hidden_TH * self._scale
+
+    def _look_up(self, token_ids_T: Tensor) -> Tensor:
         if self._ranks.world_size == 1:
             return F.embedding(token_ids_T, self.weight_VH)
         local_T = token_ids_T - self._first

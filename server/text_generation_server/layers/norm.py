@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class RmsNorm:
-    """x / rms(x) * weight."""
+    """x / rms(x) * weight, in the weight's precision."""
 
     def __init__(self, weight: Tensor, eps: float) -> None:
         self._weight = weight
@@ -15,4 +15,4 @@ class RmsNorm:
         self._eps = eps
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self._shape, self._weight, self._eps)
+        return F.rms_norm(x.to(self._weight.dtype), self._shape, self._weight, self._eps).to(x.dtype)

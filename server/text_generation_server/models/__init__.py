@@ -16,6 +16,9 @@ from text_generation_server.weights import Weights
 
 MODELS = {
     "fast_vlm": "text_generation_server.models.fast_vlm:FastVlm",
+    "gemma": "text_generation_server.models.text_only:Gemma",
+    "gemma2": "text_generation_server.models.text_only:Gemma2",
+    "gemma3_text": "text_generation_server.models.text_only:Gemma3",
     "llama": "text_generation_server.models.text_only:Llama",
     "mistral": "text_generation_server.models.text_only:Mistral",
     "qwen2": "text_generation_server.models.text_only:Qwen2",

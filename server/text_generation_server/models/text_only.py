@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from text_generation_server.attention.base import Attention
 from text_generation_server.distributed import Ranks
-from text_generation_server.layers.decoder import Decoder, DecoderSpec
+from text_generation_server.layers.decoder import Decoder, DecoderSpec, rope_parameters
+from text_generation_server.layers.rotary import RopeSpec
 from text_generation_server.models import ModelShape
 from text_generation_server.plan import ImageHeader
 from text_generation_server.weights import Weights
@@ -83,6 +85,69 @@ class Qwen3(TextModel):
         bias = bool(config.get("attention_bias", False))
         windows = layer_windows(config)
         return DecoderSpec.from_config(config, qkv_bias=bias, output_bias=bias, qk_norm=True, windows=windows)
+
+
+class Gemma(TextModel):
+    """Gemma 1."""
+
+    @staticmethod
+    def spec(config: Mapping[str, Any]) -> DecoderSpec:
+        return DecoderSpec.from_config(config, **_gemma(config))
+
+
+class Gemma2(TextModel):
+    """Gemma 2: a norm behind everything, scores bounded by a softcap, every other layer slides."""
+
+    @staticmethod
+    def spec(config: Mapping[str, Any]) -> DecoderSpec:
+        return DecoderSpec.from_config(config, **_gemma(config), **_later_gemma(config, period=2))
+
+
+class Gemma3(TextModel):
+    """Gemma 3, text: five layers in six slide, under a rotary base of their own."""
+
+    @staticmethod
+    def spec(config: Mapping[str, Any]) -> DecoderSpec:
+        period = int(config.get("sliding_window_pattern") or 6)
+        spec = DecoderSpec.from_config(config, qk_norm=True, **_gemma(config), **_later_gemma(config, period))
+        sliding = tuple(int(window is not None) for window in spec.windows)
+        return replace(spec, ropes=tuple(_two_ropes(config, spec)), layer_ropes=sliding)
+
+
+def _gemma(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What all of the line share. Their configs leave a tied head unsaid."""
+    return {
+        "unit_offset_norms": True,
+        "embedding_scale": float(config["hidden_size"]) ** 0.5,
+        "tied_head": bool(config.get("tie_word_embeddings", True)),
+        "activation": config.get("hidden_activation") or "gelu_pytorch_tanh",
+    }
+
+
+def _later_gemma(config: Mapping[str, Any], period: int) -> dict[str, Any]:
+    num_layers = int(config["num_hidden_layers"])
+    # Every `period`-th layer sees everything.
+    kinds = config.get("layer_types") or [
+        "sliding_attention" if (layer + 1) % period else "full_attention" for layer in range(num_layers)
+    ]
+    window = config.get("sliding_window")
+    return {
+        "output_norms": True,
+        "attention_scale": float(config["query_pre_attn_scalar"]) ** -0.5,
+        "attention_softcap": config.get("attn_logit_softcapping"),
+        "logit_softcap": config.get("final_logit_softcapping"),
+        "windows": tuple(window if kind == "sliding_attention" else None for kind in kinds),
+    }
+
+
+def _two_ropes(config: Mapping[str, Any], spec: DecoderSpec) -> Iterator[RopeSpec]:
+    """Of layers that see everything, and of those that slide."""
+    named = config.get("rope_parameters") or {}
+    old = rope_parameters(config | {"rope_parameters": None})
+    local = {"rope_type": "default", "rope_theta": config.get("rope_local_base_freq", 10000.0)}
+    for kind, parameters in (("full_attention", old), ("sliding_attention", local)):
+        found = parameters | (named.get(kind) or {})
+        yield RopeSpec(head_dim=spec.head_dim, max_positions=spec.max_positions, parameters=found)
 
 
 def layer_windows(config: Mapping[str, Any]) -> tuple[int | None, ...]:
