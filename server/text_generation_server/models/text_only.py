@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -13,13 +13,15 @@ from text_generation_server.attention.base import Attention
 from text_generation_server.distributed import Ranks
 from text_generation_server.layers.decoder import Decoder, DecoderSpec, rope_parameters
 from text_generation_server.layers.rotary import RopeSpec
-from text_generation_server.models import ModelShape
+from text_generation_server.models import ModelShape, UnsupportedModel
 from text_generation_server.plan import ImageHeader
 from text_generation_server.weights import Weights
 
 
 class TextModel(ABC):
     """A decoder alone. Subclasses say how their config differs."""
+
+    old_names: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: Mapping[str, Any], weights: Weights, ranks: Ranks) -> None:
         spec = self.spec(config)
@@ -112,6 +114,29 @@ class Gemma3(TextModel):
         spec = DecoderSpec.from_config(config, qk_norm=True, **_gemma(config), **_later_gemma(config, period))
         sliding = tuple(int(window is not None) for window in spec.windows)
         return replace(spec, ropes=tuple(_two_ropes(config, spec)), layer_ropes=sliding)
+
+
+SPECS: dict[str, Callable[[Mapping[str, Any]], DecoderSpec]] = {
+    "gemma": Gemma.spec,
+    "gemma2": Gemma2.spec,
+    "gemma3_text": Gemma3.spec,
+    "llama": Llama.spec,
+    "mistral": Mistral.spec,
+    "qwen2": Qwen2.spec,
+    "qwen3": Qwen3.spec,
+}
+
+
+def decoder_spec(config: Mapping[str, Any]) -> DecoderSpec:
+    """The decoder of a text config, by its own `model_type`.
+
+    Raises:
+        UnsupportedModel: no model of the line has this type.
+    """
+    model_type = config.get("model_type")
+    if model_type not in SPECS:
+        raise UnsupportedModel(f"text model {model_type} is not known; there is {', '.join(SPECS)}")
+    return SPECS[model_type](config)
 
 
 def _gemma(config: Mapping[str, Any]) -> dict[str, Any]:
