@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,8 @@ def encoder(config: Mapping[str, Any], weights: Weights, name: str, **changes: A
 
     def make() -> nn.Module:
         vision = AutoConfig.for_model(config["model_type"], **settings)
-        return cast(nn.Module, AutoModel.from_config(vision, attn_implementation="sdpa"))
+        build: Callable[..., nn.Module] = AutoModel.from_config
+        return build(vision, attn_implementation="sdpa")
 
     return load_module(make, weights, name)
 
@@ -71,12 +72,12 @@ def _parameters_without_memory() -> Iterator[None]:
     """Inside, new parameters are on the meta device and buffers are real."""
     register = nn.Module.register_parameter
 
-    def on_meta(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(self, name, parameter)
-        if parameter is not None:
-            self._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=False)
+    def on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        register(module, name, param)
+        if param is not None:
+            module._parameters[name] = nn.Parameter(param.to("meta"), requires_grad=False)
 
-    nn.Module.register_parameter = on_meta  # type: ignore[method-assign]
+    nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

@@ -168,10 +168,10 @@ def _later_gemma(config: Mapping[str, Any], period: int) -> dict[str, Any]:
 def _two_ropes(config: Mapping[str, Any], spec: DecoderSpec) -> Iterator[RopeSpec]:
     """Of layers that see everything, and of those that slide."""
     named = config.get("rope_parameters") or {}
-    old = rope_parameters(config | {"rope_parameters": None})
+    old = rope_parameters(dict(config) | {"rope_parameters": None})
     local = {"rope_type": "default", "rope_theta": config.get("rope_local_base_freq", 10000.0)}
     for kind, parameters in (("full_attention", old), ("sliding_attention", local)):
-        found = parameters | (named.get(kind) or {})
+        found = dict(parameters) | (named.get(kind) or {})
         yield RopeSpec(head_dim=spec.head_dim, max_positions=spec.max_positions, parameters=found)
 
 
