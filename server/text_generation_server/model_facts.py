@@ -24,6 +24,20 @@ Json: TypeAlias = dict[str, object]
 Item = TypeVar("Item")
 
 _MEDIA = ("image", "video", "audio")
+# What every config class holds and no model is built from.
+_NOT_ABOUT_THE_MODEL = {
+    "_name_or_path",
+    "architectures",
+    "chunk_size_feed_forward",
+    "id2label",
+    "is_encoder_decoder",
+    "label2id",
+    "output_attentions",
+    "output_hidden_states",
+    "problem_type",
+    "return_dict",
+    "transformers_version",
+}
 PREPARED_NAME = "prepared.json"
 
 
@@ -36,7 +50,7 @@ class ProcessorSettings(Protocol):
 def model_facts(model_dir: Path) -> Json:
     """Everything about the model in `model_dir` except where it lies and what it is called."""
     # Our own reading comes first: its errors name the file.
-    config = read_json(model_dir / "config.json")
+    config = filled_config(model_dir)
     generation = read_json(model_dir / "generation_config.json")
     processor = processor_settings(model_dir)
     tokenizer = load_tokenizer(model_dir)
@@ -54,6 +68,32 @@ def model_facts(model_dir: Path) -> Json:
         "eos_token_ids": eos_token_ids(tokenizer, generation),
         "generation": generation,
     }
+
+
+def filled_config(model_dir: Path) -> Json:
+    """The model's config.json with what it leaves to the defaults of its class, here and in the configs inside it."""
+    written = read_json(model_dir / "config.json")
+    return cast(Json, merged(written, ask_config(model_dir)))
+
+
+def ask_config(model_dir: Path) -> Json:
+    """The settings of the config class. Empty when transformers has none."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model_dir)
+    except (ImportError, ValueError, OSError, AttributeError, TypeError, KeyError) as error:
+        logger.warning("no config class could be asked (%s); config.json is used as written", error)
+        return {}
+    return cast(Json, plain(config.to_dict()))
+
+
+def merged(written: object, asked: object) -> object:
+    """Settings of both; where they differ, those asked for, which have today's names and values."""
+    if not isinstance(written, dict) or not isinstance(asked, dict):
+        return asked
+    kept = {key: value for key, value in asked.items() if key not in _NOT_ABOUT_THE_MODEL}
+    return written | {key: merged(written.get(key), value) for key, value in kept.items()}
 
 
 def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ class Weights:
         self._report = report
         self._stack = ExitStack()
         paths = _weight_files(model_dir)
-        self._files = {name: handle for path in paths for name, handle in self._open(path)}
+        # Where a tensor is and what its file calls it, by the name models use.
+        self._tensors = {name: (handle, name) for path in paths for name, handle in self._open(path)}
         self.total_bytes = sum(path.stat().st_size for path in paths)
         self._done_bytes = 0
         self._reported_at = 0.0
@@ -68,9 +69,24 @@ class Weights:
             raise WeightError(f"{path.name} is not a sound safetensors file: {error}") from error
         return [(name, handle) for name in handle.keys()]  # noqa: SIM118 (a handle is not iterable)
 
+    def rename(self, prefixes: Mapping[str, str]) -> None:
+        """Makes tensors whose names begin with a key known by its value in the key's place; the longest key counts.
+
+        Raises:
+            WeightError: two tensors would have the same name.
+        """
+        renamed: dict[str, tuple[Any, str]] = {}
+        for name, found in self._tensors.items():
+            key = max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default=None)
+            new = name if key is None else prefixes[key] + name.removeprefix(key)
+            if new in renamed:
+                raise WeightError(f"{found[1]} and {renamed[new][1]} are two names of one tensor")
+            renamed[new] = found
+        self._tensors = renamed
+
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds this tensor."""
-        return name in self._files
+        return name in self._tensors
 
     def whole(self, name: str, shape: Sequence[int]) -> Tensor:
         """The whole tensor, which must have this shape."""
@@ -98,12 +114,13 @@ class Weights:
         return tensor.to(self.device)
 
     def _slice(self, name: str, shape: Sequence[int]) -> Any:  # noqa: ANN401 (safetensors has no stubs for it)
-        if name not in self._files:
+        if name not in self._tensors:
             raise WeightError(f"{name} is not in the checkpoint")
-        part = self._files[name].get_slice(name)
+        handle, stored_name = self._tensors[name]
+        part = handle.get_slice(stored_name)
         found = list(part.get_shape())
         if found != list(shape):
-            raise WeightError(f"{name} has shape {found}; the config asks for {list(shape)}")
+            raise WeightError(f"{stored_name} has shape {found}; the config asks for {list(shape)}")
         return part
 
     def _count(self, tensor: Tensor) -> None:

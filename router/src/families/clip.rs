@@ -30,14 +30,14 @@ pub(super) struct FixedGrid {
 }
 
 impl FixedGrid {
-    /// Reads the geometry from `processor` and checks its token count against `config`.
+    /// Reads the geometry from `processor`.
     pub(super) fn new(config: &Value, processor: &Value) -> Result<Self, InvalidSetting> {
         let resize = resize(processor)?;
         Ok(Self {
             resize,
             filter: settings::filter(processor)?,
-            image_token: settings::integer(config, "image_token_index")?,
-            num_tokens: num_tokens(config, processor, output(resize))?,
+            image_token: settings::image_token(config)?,
+            num_tokens: num_tokens(processor, output(resize))?,
         })
     }
 }
@@ -124,18 +124,14 @@ fn shortest_edge(size: &Value, crop: Option<ImageSize>) -> Result<Resize, Invali
     }
 }
 
-/// Tokens per image as `LlavaProcessor` counts them; `config.json` must agree where it says a number.
-fn num_tokens(config: &Value, processor: &Value, output: ImageSize) -> Result<u32, InvalidSetting> {
+/// Tokens per image as `LlavaProcessor` counts them.
+fn num_tokens(processor: &Value, output: ImageSize) -> Result<u32, InvalidSetting> {
     let patch = settings::positive(processor, "patch_size")?;
     let extra = settings::integer_or(processor, "num_additional_image_tokens", 0)?;
     let dropped = u32::from(processor.get("vision_feature_select_strategy").and_then(Value::as_str) == Some("default"));
     let grid = u64::from(output.width / patch) * u64::from(output.height / patch);
     let counted = (grid + u64::from(extra)).saturating_sub(u64::from(dropped));
-    let counted = u32::try_from(counted).unwrap_or(u32::MAX);
-    let configured = settings::integer_or(config, "image_seq_length", counted)?;
-    if counted != configured || !(1..=MAX_TOKENS).contains(&counted) {
-        let reason = format!("config.json says {configured} tokens per image, the processor's grid gives {counted}");
-        return Err(InvalidSetting::unsupported("image_seq_length", reason));
-    }
-    Ok(counted)
+    u32::try_from(counted).ok().filter(|counted| (1..=MAX_TOKENS).contains(counted)).ok_or_else(|| {
+        InvalidSetting::unsupported("patch_size", format!("the processor's grid gives {counted} tokens per image"))
+    })
 }

@@ -1,6 +1,7 @@
 //! Typed reads from a checkpoint's JSON settings. Every complaint names the key, so that an operator can find it.
 
 use serde_json::Value;
+use text_generation_scheduler::TokenId;
 
 use super::{Filter, ImageSize};
 
@@ -40,6 +41,11 @@ pub(super) fn positive(settings: &Value, key: &str) -> Result<u32, InvalidSettin
 
 pub(super) fn flag(settings: &Value, key: &str) -> Result<bool, InvalidSetting> {
     settings.get(key).and_then(Value::as_bool).ok_or_else(|| InvalidSetting::malformed(key, "true or false"))
+}
+
+/// The id that stands for an image; older configs call it an index.
+pub(super) fn image_token(config: &Value) -> Result<TokenId, InvalidSetting> {
+    integer(config, "image_token_index").or_else(|_| integer(config, "image_token_id"))
 }
 
 /// An integer with the value the processor's library gives it when it is left out.

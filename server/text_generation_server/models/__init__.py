@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ MODELS = {
     "gemma2": "text_generation_server.models.text_only:Gemma2",
     "gemma3_text": "text_generation_server.models.text_only:Gemma3",
     "llama": "text_generation_server.models.text_only:Llama",
+    "llava": "text_generation_server.models.llava:Llava",
     "mistral": "text_generation_server.models.text_only:Mistral",
     "qwen2": "text_generation_server.models.text_only:Qwen2",
     "qwen3": "text_generation_server.models.text_only:Qwen3",
@@ -45,6 +46,8 @@ class Model(Protocol):
     """One rank of a model: token ids and pixels in, logits out. It never branches on a backend."""
 
     shape: ModelShape
+    old_names: ClassVar[Mapping[str, str]]
+    """Prefixes of tensor names in checkpoints of other times, and what they are here."""
 
     def encode_views(self, pixel_values_NCHW: Tensor) -> Tensor:
         """Embeddings of equally sized, normalised views: [N, tokens, width]."""
@@ -71,5 +74,7 @@ def build(model_type: str, config: dict[str, Any], weights: Weights, ranks: Rank
     if row is None:
         raise UnsupportedModel(f"model_type {model_type} is not known; there is {', '.join(MODELS)}")
     module, _, member = row.partition(":")
-    model: Model = getattr(import_module(module), member)(config, weights, ranks)
+    family = getattr(import_module(module), member)
+    weights.rename(family.old_names)
+    model: Model = family(config, weights, ranks)
     return model

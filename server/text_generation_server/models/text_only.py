@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -13,13 +13,15 @@ from text_generation_server.attention.base import Attention
 from text_generation_server.distributed import Ranks
 from text_generation_server.layers.decoder import Decoder, DecoderSpec, rope_parameters
 from text_generation_server.layers.rotary import RopeSpec
-from text_generation_server.models import ModelShape
+from text_generation_server.models import ModelShape, UnsupportedModel
 from text_generation_server.plan import ImageHeader
 from text_generation_server.weights import Weights
 
 
 class TextModel(ABC):
     """A decoder alone. Subclasses say how their config differs."""
+
+    old_names: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: Mapping[str, Any], weights: Weights, ranks: Ranks) -> None:
         spec = self.spec(config)
@@ -114,6 +116,29 @@ class Gemma3(TextModel):
         return replace(spec, ropes=tuple(_two_ropes(config, spec)), layer_ropes=sliding)
 
 
+SPECS: dict[str, Callable[[Mapping[str, Any]], DecoderSpec]] = {
+    "gemma": Gemma.spec,
+    "gemma2": Gemma2.spec,
+    "gemma3_text": Gemma3.spec,
+    "llama": Llama.spec,
+    "mistral": Mistral.spec,
+    "qwen2": Qwen2.spec,
+    "qwen3": Qwen3.spec,
+}
+
+
+def decoder_spec(config: Mapping[str, Any]) -> DecoderSpec:
+    """The decoder of a text config, by its own `model_type`.
+
+    Raises:
+        UnsupportedModel: no model of the line has this type.
+    """
+    model_type = config.get("model_type")
+    if model_type not in SPECS:
+        raise UnsupportedModel(f"text model {model_type} is not known; there is {', '.join(SPECS)}")
+    return SPECS[model_type](config)
+
+
 def _gemma(config: Mapping[str, Any]) -> dict[str, Any]:
     """What all of the line share. Their configs leave a tied head unsaid."""
     return {
@@ -143,10 +168,10 @@ def _later_gemma(config: Mapping[str, Any], period: int) -> dict[str, Any]:
 def _two_ropes(config: Mapping[str, Any], spec: DecoderSpec) -> Iterator[RopeSpec]:
     """Of layers that see everything, and of those that slide."""
     named = config.get("rope_parameters") or {}
-    old = rope_parameters(config | {"rope_parameters": None})
+    old = rope_parameters(dict(config) | {"rope_parameters": None})
     local = {"rope_type": "default", "rope_theta": config.get("rope_local_base_freq", 10000.0)}
     for kind, parameters in (("full_attention", old), ("sliding_attention", local)):
-        found = parameters | (named.get(kind) or {})
+        found = dict(parameters) | (named.get(kind) or {})
         yield RopeSpec(head_dim=spec.head_dim, max_positions=spec.max_positions, parameters=found)
 
 

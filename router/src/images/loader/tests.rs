@@ -11,7 +11,7 @@ use crate::images::goldens;
 use crate::images::{ImageErrorKind, InvalidImageUrl};
 
 fn family() -> Arc<dyn VlmFamily> {
-    let config = json!({"model_type": "fast_vlm", "image_token_index": 4, "image_seq_length": 36});
+    let config = json!({"model_type": "fast_vlm", "image_token_index": 4});
     let processor = json!({
         "do_resize": true, "size": {"height": 192, "width": 192}, "resample": 3, "do_center_crop": false,
         "patch_size": 32, "num_additional_image_tokens": 0, "vision_feature_select_strategy": "full",
