@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "llava": "families.llava:FAMILY",
+    "llava_next": "families.llava_next:FAMILY",
+    "llava_onevision": "families.llava_onevision:FAMILY",
 }
 
 
