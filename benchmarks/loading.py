@@ -50,7 +50,7 @@ def tensors() -> dict[str, tuple[int, ...]]:
     """Names and shapes of a Llama checkpoint."""
     width, inner, vocabulary = SHAPE["hidden_size"], SHAPE["intermediate_size"], SHAPE["vocab_size"]
     kv = width * SHAPE["num_key_value_heads"] // SHAPE["num_attention_heads"]
-    layer = {
+    layer: dict[str, tuple[int, ...]] = {
         "self_attn.q_proj": (width, width),
         "self_attn.k_proj": (kv, width),
         "self_attn.v_proj": (kv, width),
@@ -61,8 +61,11 @@ def tensors() -> dict[str, tuple[int, ...]]:
         "input_layernorm": (width,),
         "post_attention_layernorm": (width,),
     }
-    found = {"model.embed_tokens.weight": (vocabulary, width), "lm_head.weight": (vocabulary, width)}
-    found["model.norm.weight"] = (width,)
+    found: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocabulary, width),
+        "lm_head.weight": (vocabulary, width),
+    }
+    found |= {"model.norm.weight": (width,)}
     for number in range(SHAPE["num_hidden_layers"]):
         found |= {f"model.layers.{number}.{name}.weight": shape for name, shape in layer.items()}
     return found
