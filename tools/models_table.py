@@ -1,4 +1,4 @@
-"""Writes the tables of `docs/models.md`: which models are served, from the registries, and what was shown of each, from the goldens.
+"""Writes the tables of `docs/models.md`: which models there are, from the registries, and what the goldens show.
 
     python tools/models_table.py
 
