@@ -93,7 +93,7 @@ def router_alone(streams: int = 64, tokens: int = 1000) -> list[Row]:
 
 
 def family_lines() -> list[Row]:
-    """What a family with images costs: its file in the router, its file in the server, and its three lines in tables."""
+    """What a family with images costs: its file in the router, its file in the server, and three table rows."""
     rust, python = REPOSITORY / "router/src/families", REPOSITORY / "server/text_generation_server/models"
     names = [path.stem for path in rust.glob("*.rs") if (python / f"{path.stem}.py").is_file()]
     lines = {name: 3 + count_lines(rust / f"{name}.rs") + count_lines(python / f"{name}.py") for name in names}
