@@ -11,7 +11,7 @@ use text_generation_scheduler::{
 
 use super::model;
 use super::rng::Rng;
-use super::shard::{FailureOdds, Requests, Shard};
+use super::shard::{self, FailureOdds, Requests, Shard};
 use super::workload;
 
 /// What goes wrong, one time in so many opportunities; 0 for never.
@@ -154,8 +154,9 @@ impl World {
                 assert_eq!(*limit, u64::from(blocks.min(self.config.max_sequence_tokens)));
                 assert!(u64::from(total) > *limit);
             }
-            AddError::ImageTooLong { length, limit } => {
-                assert!(request.whole_images && length > limit && *limit == self.config.max_step_tokens);
+            AddError::RangeTooLong { length, limit } => {
+                let longest = request.both_ways.iter().map(|range| range.end - range.start).max();
+                assert!(longest >= Some(*length) && length > limit && *limit == self.config.max_step_tokens);
             }
             other => panic!("{request:?} is refused: {other}"),
         }
@@ -187,10 +188,16 @@ impl World {
         self.uploads.extend(&uploads);
         let pending = self.uploads.iter().map(|(key, _)| self.images[key]).sum::<u32>() + self.shard.pixel_tokens();
         let largest = self.images.values().max().copied().unwrap_or(0);
-        // A large image may be there alone, and one more for the oldest sequence.
-        let limit = self.config.max_pending_upload_tokens.max(largest) + largest;
+        // A large image may be there alone, and one more for the oldest sequence, or all that it needs at once.
+        let limit = self.config.max_pending_upload_tokens.max(largest) + largest.max(self.largest_unit());
         assert!(pending <= limit + self.pixels_to_be_used(), "{pending} image tokens are pending");
         !uploads.is_empty()
+    }
+
+    /// Image tokens that somebody needs at once.
+    fn largest_unit(&self) -> u32 {
+        let units = self.requests.values().flat_map(|request| shard::units(request));
+        units.map(|unit| unit.iter().map(|key| self.images[key]).sum()).max().unwrap_or(0)
     }
 
     /// Pixels that plans which are not executed yet take away.
