@@ -148,49 +148,6 @@ fn tokens_that_see_each_other_are_not_cut_apart() {
     assert_eq!(work(&step(&mut scheduler)), (vec![1], vec![(1, 4, 6)]));
 }
 
-/// Images 1 to 3, of 5 tokens each, are used at once.
-fn used_at_once() -> NewSequence {
-    let request = with_image(with_image(with_image(text(1, 30, 1), 1, 6, 5), 2, 14, 5), 3, 19, 5);
-    NewSequence { both_ways: vec![4..26], ..request }
-}
-
-#[test]
-fn images_that_are_used_at_once_are_encoded_at_once() {
-    let config = Config { max_step_image_tokens: 8, embedding_cache_tokens: 12, ..roomy() };
-    let mut scheduler = with(&config, [used_at_once()]);
-    upload(&mut scheduler);
-    assert_eq!(work(&step(&mut scheduler)), (vec![1, 2, 3], vec![(1, 0, 30)]));
-    let mut scheduler = with(&config, [with_image(text(2, 6, 1), 4, 0, 5), used_at_once()]);
-    upload(&mut scheduler);
-    assert_eq!(work(&step(&mut scheduler)), (vec![4], vec![(2, 0, 6), (1, 0, 4)]));
-    assert_eq!(work(&step(&mut scheduler)), (vec![1, 2, 3], vec![(1, 4, 26)]));
-}
-
-#[test]
-fn nothing_is_encoded_before_all_pixels_are_there() {
-    let mut scheduler = with(&roomy(), [NewSequence { both_ways: vec![12..26], ..used_at_once() }]);
-    scheduler.take_uploads();
-    scheduler.image_ready(image(1));
-    assert_eq!(work(&step(&mut scheduler)), (vec![1], vec![(1, 0, 12)]));
-    assert_eq!(scheduler.schedule(), None);
-    scheduler.image_ready(image(2));
-    assert_eq!((scheduler.schedule(), scheduler.stats().waiting_for_images), (None, 1));
-    scheduler.image_ready(image(3));
-    let plan = step(&mut scheduler);
-    assert_eq!(work(&plan), (vec![2, 3], vec![(1, 12, 18)]));
-    assert_eq!(plan.rows[0].both_ways, [0..14]);
-}
-
-#[test]
-fn a_range_waits_for_a_step_with_room() {
-    let mut scheduler = with(&Config { max_step_tokens: 24, ..roomy() }, [text(2, 3, 9), used_at_once()]);
-    upload(&mut scheduler);
-    assert_eq!(work(&step(&mut scheduler)), (vec![], vec![(2, 0, 3), (1, 0, 4)]));
-    let plan = step(&mut scheduler);
-    assert_eq!(work(&plan), (vec![1, 2, 3], vec![(2, 3, 1), (1, 4, 23)]));
-    assert_eq!((plan.rows[0].both_ways.as_slice(), plan.rows[1].both_ways.as_slice()), (&[][..], &[0..22][..]));
-}
-
 #[test]
 fn encoding_is_limited_and_a_large_image_goes_alone() {
     let sizes = [(1, 10), (2, 20), (3, 6), (4, 4)];

@@ -1,6 +1,7 @@
 //! The scheduler through its public interface: tables at the boundaries, fairness, and a simulation of everything.
 
 #[cfg(test)]
+mod both_ways;
 mod fairness;
 #[cfg(test)]
 mod images;
