@@ -205,7 +205,8 @@ impl Sequence {
 
     /// Ranges of `both_ways` in `tokens`, which cut none, counted from the first of these.
     pub(crate) fn ranges_in(&self, tokens: Range<u32>) -> Vec<Range<u32>> {
-        let inside = self.both_ways[self.range_after(tokens.start)..].iter().take_while(|range| range.end <= tokens.end);
+        let inside =
+            self.both_ways[self.range_after(tokens.start)..].iter().take_while(|range| range.end <= tokens.end);
         inside.map(|range| range.start - tokens.start..range.end - tokens.start).collect()
     }
 

@@ -257,7 +257,8 @@ fn impossible_requests_are_refused() {
         NewSequence { both_ways, ..text(1, 12, 1) }
     };
     check_refused(both_ways(&[(1, 10)]), "9 tokens that attend to each other do not fit into a step of 8 tokens");
-    for (ranges, index) in [(&[(5, 5)][..], 0), (&[(1, 3), (2, 4)], 1), (&[(4, 6), (1, 3)], 1), (&[(0, 8), (8, 13)], 1)] {
+    for (ranges, index) in [(&[(5, 5)][..], 0), (&[(1, 3), (2, 4)], 1), (&[(4, 6), (1, 3)], 1), (&[(0, 8), (8, 13)], 1)]
+    {
         let message = format!("range {index} of tokens that attend to each other does not fit the prompt");
         check_refused(both_ways(ranges), &message);
     }

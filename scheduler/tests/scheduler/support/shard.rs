@@ -200,8 +200,7 @@ impl Shard {
             0 => model::before_first(&sequence.request),
             start => kv[slot(&sequence.table, start - 1, config.block_size)],
         };
-        let token =
-            |index| (content(row, sequence, spans, index, embeddings), positions(row, sequence, index));
+        let token = |index| (content(row, sequence, spans, index, embeddings), positions(row, sequence, index));
         for index in 0..row.num_tokens {
             let (part, positions) = token(index);
             let around = row.both_ways.iter().find(|range| range.contains(&index));

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use text_generation_scheduler::{
-    AddError, Config, Event, FinishReason, ImageKey, MAX_STEPS_IN_FLIGHT, NewSequence, Scheduler, SequenceId, StepPlan,
-    StepResult, TokenId,
+    AddError, Config, Event, FinishReason, ImageKey, MAX_STEPS_IN_FLIGHT, NewSequence, Scheduler, SequenceId, Span,
+    StepPlan, StepResult, TokenId,
 };
 
 use super::model;
@@ -42,6 +42,9 @@ pub(crate) struct Tally {
     pub(crate) prefix_hit_tokens: u64,
     pub(crate) image_hits: u64,
     pub(crate) image_misses: u64,
+    /// Ranges of tokens that attend to each other, and those of them with several placeholders.
+    pub(crate) ranges: u64,
+    pub(crate) ranges_of_many: u64,
     /// Prompt and answer tokens of the requests that were taken.
     pub(crate) requested_tokens: u64,
     /// Tokens of all rows.
@@ -232,12 +235,24 @@ impl World {
         assert!(!plan.rows.is_empty() || (self.plans.is_empty() && plan.encode_images.is_empty()));
         self.started.extend(&plan.new_sequences);
         self.tally.computed_tokens += plan.rows.iter().map(|row| u64::from(row.num_tokens)).sum::<u64>();
+        self.count_ranges(&plan);
         for id in &plan.new_sequences {
             let row = plan.rows.iter().find(|row| row.sequence == *id).unwrap();
             assert_eq!(self.scheduler.cached_tokens(*id), Some(row.start));
         }
         self.plans.push_back((plan, None));
         true
+    }
+
+    fn count_ranges(&mut self, plan: &StepPlan) {
+        for (index, row) in plan.rows.iter().enumerate() {
+            for range in &row.both_ways {
+                let inside = |span: &&Span| span.offset < range.end && range.start < span.offset + span.length;
+                let of_row = plan.spans.iter().filter(|span| span.row as usize == index);
+                self.tally.ranges += 1;
+                self.tally.ranges_of_many += u64::from(of_row.filter(inside).count() > 1);
+            }
+        }
     }
 
     /// The shard gets to its next plan.
