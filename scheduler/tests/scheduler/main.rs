@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod both_ways;
+#[cfg(test)]
 mod fairness;
 #[cfg(test)]
 mod images;
