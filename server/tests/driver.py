@@ -19,6 +19,7 @@ from text_generation_server.plan import (
     ImageHeader,
     Ints,
     NewSequence,
+    Ranges,
     RowFlag,
     Rows,
     Sampling,
@@ -126,6 +127,8 @@ class Row:
     sample: bool = True
     reset: bool = False
     spans: list[SpanEntry] = field(default_factory=list)
+    both_ways: list[tuple[int, int]] = field(default_factory=list)
+    """Offset and length of each."""
 
     @property
     def flags(self) -> int:
@@ -135,6 +138,7 @@ class Row:
 
 def rows_of(rows: Sequence[Row], positions: Ints | None = None) -> Rows:
     spans = [(number, span) for number, row in enumerate(rows) for span in row.spans]
+    ranges = [(number, one) for number, row in enumerate(rows) for one in row.both_ways]
     tokens = [row.token_ids if row.token_ids is not None else [0] for row in rows]
     return Rows(
         sequences=[row.sequence for row in rows],
@@ -151,6 +155,11 @@ def rows_of(rows: Sequence[Row], positions: Ints | None = None) -> Rows:
             lengths=ints(span.length for _, span in spans),
             image_offsets=ints(span.image_offset for _, span in spans),
             images=[span.image for _, span in spans],
+        ),
+        both_ways=Ranges(
+            rows=ints(number for number, _ in ranges),
+            offsets=ints(offset for _, (offset, _) in ranges),
+            lengths=ints(length for _, (_, length) in ranges),
         ),
     )
 
