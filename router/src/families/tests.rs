@@ -96,7 +96,6 @@ fn what_has_no_pixels_or_no_proportions_is_refused() {
 fn families_that_count_from_zero_say_so() {
     let prompt = PlacedPrompt { token_ids: &[1, 4, 2], images: &[] };
     assert_eq!(fast_vlm().positions(&prompt), Positions::Sequential);
-    assert!(!fast_vlm().whole_images());
     assert_eq!((fast_vlm().anchor(), fast_vlm().image_token()), (4, 4));
     assert_eq!(llava().anchor(), 32_000);
 }

@@ -50,8 +50,8 @@ fn grow(rows: Rows<'_>, branches: &[&[Operation]], rendered: &mut Vec<RgbView>) 
                 grow(Rows::packed(&pixels, rect.size), &[rest], rendered);
             }
             [operation, ..] => {
-                let rests: Vec<&[Operation]> = run.iter().map(|branch| &branch[1..]).collect();
-                apply(rows, *operation, &rests, rendered);
+                let remaining: Vec<&[Operation]> = run.iter().map(|branch| &branch[1..]).collect();
+                apply(rows, *operation, &remaining, rendered);
             }
         }
     }
