@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from families.family import Family
 
 FAMILIES = {
+    "fast_vlm": "families.fast_vlm:FAMILY",
     "llava": "families.llava:FAMILY",
     "llava_next": "families.llava_next:FAMILY",
     "llava_onevision": "families.llava_onevision:FAMILY",
