@@ -1,4 +1,4 @@
-//! `llava` (1.5): one square for a CLIP encoder; the strategy `default` drops the class token.
+//! `llava` (1.5): one square for a CLIP or SigLIP encoder.
 
 use std::sync::Arc;
 
@@ -6,8 +6,11 @@ use serde_json::Value;
 
 use super::VlmFamily;
 use super::clip::FixedGrid;
+use super::patches::PatchGrid;
 use super::settings::InvalidSetting;
 
 pub(super) fn build(config: &Value, processor: &Value) -> Result<Arc<dyn VlmFamily>, InvalidSetting> {
-    Ok(Arc::new(FixedGrid::new(config, processor)?))
+    let patches = PatchGrid::new(config)?;
+    let count = |view| patches.check_view(view).map(|()| patches.num_tokens);
+    Ok(Arc::new(FixedGrid::new(config, processor, count)?))
 }

@@ -12,9 +12,13 @@ use std::sync::Arc;
 use serde_json::Value;
 use text_generation_scheduler::{Placeholder, Positions, TokenId};
 
+mod anyres;
 mod clip;
 mod fast_vlm;
 mod llava;
+mod llava_next;
+mod llava_onevision;
+mod patches;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -249,6 +253,11 @@ pub trait VlmFamily: Send + Sync {
         Vec::new()
     }
 
+    /// The rules for a prompt with several images, where they are not those for one. Everything else is the same.
+    fn several(&self) -> Option<Arc<dyn VlmFamily>> {
+        None
+    }
+
     /// Position ids of the expanded prompt. Most families count from zero.
     fn positions(&self, _prompt: &PlacedPrompt<'_>) -> Positions {
         Positions::Sequential
@@ -258,7 +267,12 @@ pub trait VlmFamily: Send + Sync {
 type Build = fn(&Value, &Value) -> Result<Arc<dyn VlmFamily>, InvalidSetting>;
 
 /// Families that take images, by the exact `model_type` of `config.json`.
-const FAMILIES: &[(&str, Build)] = &[("fast_vlm", fast_vlm::build), ("llava", llava::build)];
+const FAMILIES: &[(&str, Build)] = &[
+    ("fast_vlm", fast_vlm::build),
+    ("llava", llava::build),
+    ("llava_next", llava_next::build),
+    ("llava_onevision", llava_onevision::build),
+];
 
 /// Model types that are served without images.
 const TEXT_ONLY: &[&str] = &["gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"];

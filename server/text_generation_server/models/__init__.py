@@ -21,6 +21,8 @@ MODELS = {
     "gemma3_text": "text_generation_server.models.text_only:Gemma3",
     "llama": "text_generation_server.models.text_only:Llama",
     "llava": "text_generation_server.models.llava:Llava",
+    "llava_next": "text_generation_server.models.llava_next:LlavaNext",
+    "llava_onevision": "text_generation_server.models.llava_onevision:LlavaOnevision",
     "mistral": "text_generation_server.models.text_only:Mistral",
     "qwen2": "text_generation_server.models.text_only:Qwen2",
     "qwen3": "text_generation_server.models.text_only:Qwen3",
