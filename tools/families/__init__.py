@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from families.family import Family
 
 FAMILIES = {
+    "idefics2": "families.idefics2:FAMILY",
+    "idefics3": "families.idefics3:FAMILY",
     "llava": "families.llava:FAMILY",
+    "smolvlm": "families.smolvlm:FAMILY",
 }
 
 
