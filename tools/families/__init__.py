@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "fast_vlm": "families.fast_vlm:FAMILY",
+    "idefics2": "families.idefics2:FAMILY",
+    "idefics3": "families.idefics3:FAMILY",
     "llava": "families.llava:FAMILY",
+    "smolvlm": "families.smolvlm:FAMILY",
 }
 
 

@@ -15,6 +15,8 @@ use text_generation_scheduler::{Placeholder, Positions, TokenId};
 mod anyres;
 mod clip;
 mod fast_vlm;
+mod idefics2;
+mod idefics3;
 mod llava;
 mod llava_next;
 mod llava_onevision;
@@ -152,6 +154,8 @@ pub enum Piece {
     Tokens(u32),
     /// Text, tokenised together with the text beside it; control tokens in it count.
     Text(Cow<'static, str>),
+    /// Text on the border of an image: two images that touch share it, and a word behind it is set off by a blank.
+    Border(Cow<'static, str>),
 }
 
 /// What an image becomes: its views, in encoder order, and what stands for it in the prompt.
@@ -226,6 +230,16 @@ pub enum ImageRejected {
         /// Rows.
         height: u32,
     },
+    /// A side is too short to be divided as the processor does it.
+    #[error("a {width}x{height} image is too small for this model: each side needs {least} pixels")]
+    TooSmall {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// The shortest side it takes.
+        least: u32,
+    },
     /// The resized side does not fit the arithmetic of the processor.
     #[error("the aspect ratio of a {width}x{height} image is too extreme for this model")]
     AspectRatio {
@@ -269,9 +283,12 @@ type Build = fn(&Value, &Value) -> Result<Arc<dyn VlmFamily>, InvalidSetting>;
 /// Families that take images, by the exact `model_type` of `config.json`.
 const FAMILIES: &[(&str, Build)] = &[
     ("fast_vlm", fast_vlm::build),
+    ("idefics2", idefics2::build),
+    ("idefics3", idefics3::build),
     ("llava", llava::build),
     ("llava_next", llava_next::build),
     ("llava_onevision", llava_onevision::build),
+    ("smolvlm", idefics3::build),
 ];
 
 /// Model types that are served without images.

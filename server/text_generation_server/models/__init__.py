@@ -19,6 +19,8 @@ MODELS = {
     "gemma": "text_generation_server.models.text_only:Gemma",
     "gemma2": "text_generation_server.models.text_only:Gemma2",
     "gemma3_text": "text_generation_server.models.text_only:Gemma3",
+    "idefics2": "text_generation_server.models.idefics2:Idefics2",
+    "idefics3": "text_generation_server.models.idefics3:Idefics3",
     "llama": "text_generation_server.models.text_only:Llama",
     "llava": "text_generation_server.models.llava:Llava",
     "llava_next": "text_generation_server.models.llava_next:LlavaNext",
@@ -26,6 +28,7 @@ MODELS = {
     "mistral": "text_generation_server.models.text_only:Mistral",
     "qwen2": "text_generation_server.models.text_only:Qwen2",
     "qwen3": "text_generation_server.models.text_only:Qwen3",
+    "smolvlm": "text_generation_server.models.idefics3:Idefics3",
 }
 
 
