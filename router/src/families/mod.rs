@@ -13,7 +13,9 @@ use text_generation_scheduler::{Positions, TokenId};
 
 mod clip;
 mod fast_vlm;
+mod internvl;
 mod llava;
+mod pixtral;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -254,7 +256,12 @@ pub trait VlmFamily: Send + Sync {
 type Build = fn(&Value, &Value) -> Result<Arc<dyn VlmFamily>, InvalidSetting>;
 
 /// Families that take images, by the exact `model_type` of `config.json`.
-const FAMILIES: &[(&str, Build)] = &[("fast_vlm", fast_vlm::build), ("llava", llava::build)];
+const FAMILIES: &[(&str, Build)] = &[
+    ("fast_vlm", fast_vlm::build),
+    ("internvl", internvl::build),
+    ("llava", llava::build),
+    ("mistral3", pixtral::build),
+];
 
 /// Model types that are served without images.
 const TEXT_ONLY: &[&str] = &["gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"];

@@ -19,9 +19,11 @@ MODELS = {
     "gemma": "text_generation_server.models.text_only:Gemma",
     "gemma2": "text_generation_server.models.text_only:Gemma2",
     "gemma3_text": "text_generation_server.models.text_only:Gemma3",
+    "internvl": "text_generation_server.models.internvl:InternVl",
     "llama": "text_generation_server.models.text_only:Llama",
     "llava": "text_generation_server.models.llava:Llava",
     "mistral": "text_generation_server.models.text_only:Mistral",
+    "mistral3": "text_generation_server.models.mistral3:Mistral3",
     "qwen2": "text_generation_server.models.text_only:Qwen2",
     "qwen3": "text_generation_server.models.text_only:Qwen3",
 }
