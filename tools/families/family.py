@@ -90,7 +90,7 @@ class Family:
     """A tiny checkpoint of a family in the shape of the real ones. Fields from `views` on are hooks."""
 
     name: str
-    """The exact `model_type`."""
+    """Its row, and the `model_type` of its configs unless another family has that already."""
     tokenizer: TokenizerFiles
     config: Callable[[], Config]
     """Small dimensions, real keys; the ids are those of `tokenizer`."""

@@ -8,7 +8,7 @@ from transformers import InternVLConfig, InternVLProcessor, InternVLVisionConfig
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.internvl.video_processing_internvl import InternVLVideoProcessor
 
-from families.family import Family
+from families.family import Family, Processor, processor_count
 from families.tokenizers import QWEN2, byte_level
 
 NAMED = {
@@ -81,6 +81,12 @@ def processor(tokenizer: Any) -> InternVLProcessor:
     )
 
 
+def count(processor: Processor, width: int, height: int) -> int | None:
+    """The processor's own number has the two markers in it."""
+    foretold = processor_count(processor, width, height)
+    return None if foretold is None else foretold - 2
+
+
 FAMILY = Family(
     name="internvl",
     tokenizer=TOKENIZER,
@@ -89,6 +95,7 @@ FAMILY = Family(
     chat_template=TEMPLATE,
     anchor="<IMG_CONTEXT>",
     image_token="<IMG_CONTEXT>",
+    count=count,
     old_names={
         "hub": (
             ("model.vision_tower.", "vision_tower."),

@@ -8,7 +8,7 @@ from transformers import Mistral3Config, PixtralProcessor
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 
 from families.family import Family, Model
-from families.pixtral import OLD_NAMES, TEMPLATE, TOKENIZER, text_config, vision_config
+from families.pixtral import OLD_NAMES, TEMPLATE, TOKENIZER, count, text_config, vision_config
 
 LONGEST, PATCH, MERGED = 112, 7, 2
 
@@ -45,6 +45,7 @@ FAMILY = Family(
     chat_template=TEMPLATE,
     anchor="[IMG]",
     image_token="[IMG]",
+    count=count,
     mend=mend,
     old_names={"hub": OLD_NAMES},
 )

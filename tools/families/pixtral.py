@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from transformers import LlavaConfig, MistralConfig, PixtralProcessor, PixtralVisionConfig
-from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
+from transformers.models.pixtral.image_processing_pil_pixtral import (
+    PixtralImageProcessorPil,
+    get_resize_output_image_size,
+)
 
-from families.family import Family
+from families.family import Family, Processor
 from families.tokenizers import TEKKEN, byte_level
 
 SPECIAL = (
@@ -83,6 +87,14 @@ def processor(tokenizer: Any) -> PixtralProcessor:
     return PixtralProcessor(image_processor=image_processor, tokenizer=tokenizer, patch_size=PATCH)
 
 
+def count(processor: Processor, width: int, height: int) -> int | None:
+    """The processor's own number has the markers in it."""
+    patch, longest = processor.patch_size * processor.spatial_merge_size, processor.image_processor.size["longest_edge"]
+    shape = np.broadcast_to(np.uint8(0), (3, height, width))
+    resized = get_resize_output_image_size(shape, (longest, longest), (patch, patch), "channels_first")
+    return int(np.prod(resized)) // patch**2 or None
+
+
 OLD_NAMES = (
     ("model.vision_tower.", "vision_tower."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
@@ -97,5 +109,6 @@ FAMILY = Family(
     chat_template=TEMPLATE,
     anchor="[IMG]",
     image_token="[IMG]",
+    count=count,
     old_names={"hub": OLD_NAMES},
 )
