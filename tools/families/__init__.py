@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from families.family import Family
 
 FAMILIES = {
+    "fast_vlm": "families.fast_vlm:FAMILY",
     "internvl": "families.internvl:FAMILY",
     "llava": "families.llava:FAMILY",
     "mistral3": "families.mistral3:FAMILY",

@@ -2,6 +2,8 @@ use serde_json::json;
 
 use super::*;
 
+mod goldens;
+
 /// The embedded default: a stretched square of 192 and a grid of 6x6.
 fn fast_vlm_config() -> Value {
     json!({"model_type": "fast_vlm", "image_token_index": 4})
