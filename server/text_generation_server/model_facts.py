@@ -54,6 +54,7 @@ def model_facts(model_dir: Path) -> Json:
     generation = read_json(model_dir / "generation_config.json")
     processor = processor_settings(model_dir)
     tokenizer = load_tokenizer(model_dir)
+    processor = processor and named_tokens(tokenizer) | processor
     template = chat_template(model_dir)
     media = media_tokens(tokenizer, config, processor)
     return {
@@ -242,6 +243,12 @@ def ask_processor(model_dir: Path) -> Json:
         return {}
     # For a model without a processor class, transformers answers with its tokenizer.
     return processor.to_dict() if hasattr(processor, "image_processor") else {}
+
+
+def named_tokens(tokenizer: PreTrainedTokenizerBase) -> Json:
+    """What a tokenizer calls by a name of its model, as InternVL's `start_image_token`: its processor writes them."""
+    usual = type(tokenizer).SPECIAL_TOKENS_ATTRIBUTES
+    return {name: token for name, token in tokenizer.special_tokens_map.items() if name not in usual}
 
 
 def plain(value: object) -> object:

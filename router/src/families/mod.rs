@@ -21,6 +21,8 @@ mod llava;
 mod llava_next;
 mod llava_onevision;
 mod patches;
+mod internvl;
+mod pixtral;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -285,9 +287,11 @@ const FAMILIES: &[(&str, Build)] = &[
     ("fast_vlm", fast_vlm::build),
     ("idefics2", idefics2::build),
     ("idefics3", idefics3::build),
+    ("internvl", internvl::build),
     ("llava", llava::build),
     ("llava_next", llava_next::build),
     ("llava_onevision", llava_onevision::build),
+    ("mistral3", pixtral::build),
     ("smolvlm", idefics3::build),
 ];
 
