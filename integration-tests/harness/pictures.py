@@ -80,6 +80,14 @@ def jpeg(image: Image.Image) -> bytes:
     return _saved(image, format="JPEG", quality=85)
 
 
+def _full_jpeg(image: Image.Image) -> bytes:
+    return _saved(image, format="JPEG", quality=92, subsampling="4:4:4")
+
+
+def _progressive_jpeg(image: Image.Image) -> bytes:
+    return _saved(image, format="JPEG", quality=80, subsampling="4:2:0", progressive=True)
+
+
 def _rotated_jpeg(image: Image.Image) -> bytes:
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = ROTATED
@@ -108,6 +116,8 @@ ENCODINGS: dict[str, Callable[[Image.Image], bytes]] = {
     "webp": _webp,
     "gif": gif,
 }
+MORE_ENCODINGS = ENCODINGS | {"jpeg-444": _full_jpeg, "jpeg-progressive": _progressive_jpeg}
+"""Those, and what came after answers were recorded for them."""
 
 
 def sha256(data: bytes) -> str:

@@ -1,0 +1,110 @@
+"""What the harness asks of a family, with the answers that most families give.
+
+The hooks say what our side must compute; they use the processor and the model of `transformers`, never our own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from families.tokenizers import TokenizerFiles
+
+# Objects of transformers: its types do not reach this far.
+Config = Any
+Processor = Any
+Model = Any
+Inputs = Mapping[str, Any]
+Pixels = NDArray[np.uint8]
+Renames = Sequence[tuple[str, str]]
+
+
+def whole_views(processor: Processor, image: Image.Image) -> list[Pixels]:
+    """The processor's geometry alone, as one [height, width, 3] array for each view, in encoder order."""
+    done = processor.image_processor([image], do_rescale=False, do_normalize=False)
+    return [view for pixels in done["pixel_values"] for view in channels_last(np.asarray(pixels))]
+
+
+def channels_last(pixels: NDArray[Any]) -> Iterator[Pixels]:
+    """[…, 3, height, width] to the views in it; every value must be a byte."""
+    for view in pixels.reshape(-1, *pixels.shape[-3:]):
+        whole = np.moveaxis(view, 0, -1).astype(np.uint8)
+        assert (whole == np.moveaxis(view, 0, -1)).all(), "the processor left more than its geometry in the pixels"
+        yield np.ascontiguousarray(whole)
+
+
+def processor_count(processor: Processor, width: int, height: int) -> int | None:
+    """Embeddings of an image of this size as the processor foretells them; None when it refuses the size."""
+    try:
+        foretold = processor._get_num_multimodal_tokens(image_sizes=[(height, width)])
+    except (ValueError, ZeroDivisionError):
+        return None
+    return int(foretold["num_image_tokens"][0])
+
+
+def processor_replacement(processor: Processor, image: Image.Image) -> str:
+    """The text the processor writes in place of an anchor."""
+    return str(processor.replace_image_token(processor.image_processor([image]), image_idx=0))
+
+
+def no_positions(model: Model, inputs: Inputs) -> NDArray[np.int64] | None:
+    """Positions count from zero."""
+    return None
+
+
+def no_ranges(inputs: Inputs) -> list[tuple[int, int]]:
+    """Every token sees what is before it and nothing else."""
+    return []
+
+
+def pooled_embeddings(model: Model, inputs: Inputs, image: Image.Image) -> Tensor:
+    """[tokens, width] of the one image that `inputs`, the image processor's tensors, hold."""
+    output = model.get_image_features(**inputs, return_dict=True).pooler_output
+    return torch.cat([part.flatten(0, -2) for part in output])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A tiny checkpoint of a family in the shape of the real ones. Fields from `views` on are hooks."""
+
+    name: str
+    """The exact `model_type`."""
+    tokenizer: TokenizerFiles
+    config: Callable[[], Config]
+    """Small dimensions, real keys; the ids are those of `tokenizer`."""
+    processor: Callable[[Any], Processor]
+    """The family's own class over a tokenizer of transformers, with the Pillow image processor."""
+    chat_template: str
+    """Short, in the shape of the real one."""
+    anchor: str = "<image>"
+    """What the chat template writes once an image."""
+    image_token: str = "<image>"
+    """What the processor writes once an embedding."""
+    seed: int = 1
+    """Changed when the random model answers every picture alike."""
+    scales: Mapping[str, float] = field(default_factory=dict)
+    """Factors for the weights whose name contains the key."""
+    old_names: Mapping[str, Renames] = field(default_factory=dict)
+    """Older layouts of the hub by name: which prefix of a tensor's name was which, the longest first."""
+    without: Mapping[str, str] = field(default_factory=dict)
+    """Shapes of prompts (keys of `cases.SHAPES`) that the family does not take, each with the reason."""
+
+    views: Callable[[Processor, Image.Image], list[Pixels]] = whole_views
+    """What our router must send to the shard."""
+    count: Callable[[Processor, int, int], int | None] = processor_count
+    """Embeddings of an image of this width and height."""
+    replacement: Callable[[Processor, Image.Image], str] = processor_replacement
+    """What stands for an image in the text, image tokens written out."""
+    embeddings: Callable[[Model, Inputs, Image.Image], Tensor] = pooled_embeddings
+    """What the shard's encoder must compute."""
+    positions: Callable[[Model, Inputs], NDArray[np.int64] | None] = no_positions
+    """Position ids of a prompt, [axes, tokens], where they do not count from zero."""
+    both_ways: Callable[[Inputs], list[tuple[int, int]]] = no_ranges
+    """Offset and length of the ranges of a prompt whose tokens see each other both ways."""
