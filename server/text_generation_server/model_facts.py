@@ -11,8 +11,9 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,6 +54,7 @@ def model_facts(model_dir: Path) -> Json:
     config = filled_config(model_dir)
     generation = read_json(model_dir / "generation_config.json")
     processor = processor_settings(model_dir)
+    marks = ask_image_marks(model_dir, config)
     tokenizer = load_tokenizer(model_dir)
     template = chat_template(model_dir)
     media = media_tokens(tokenizer, config, processor)
@@ -60,6 +62,7 @@ def model_facts(model_dir: Path) -> Json:
         "model_type": config.get("model_type"),
         "config": config,
         "processor": processor,
+        "image_marks": None if marks is None else asdict(marks),
         "tokenizer": tokenizer_pipeline(tokenizer),
         "special_tokens": dict(tokenizer.special_tokens_map),
         "control_tokens": control_tokens(tokenizer, template, media),
@@ -232,16 +235,48 @@ def ask_image_processor(model_dir: Path) -> Json | None:
 
 def ask_processor(model_dir: Path) -> Json:
     """The outer processor's settings. Empty when it cannot be built, as when its video half needs torchvision."""
+    processor = load_processor(model_dir)
+    return {} if processor is None else cast(Json, processor.to_dict())
+
+
+def load_processor(model_dir: Path) -> Any:
+    """The outer processor itself, or None."""
     from transformers import AutoProcessor
 
-    load: Callable[..., ProcessorSettings] = AutoProcessor.from_pretrained
+    load: Callable[..., Any] = AutoProcessor.from_pretrained
     try:
         processor = load(model_dir, backend="pil")
     except (ImportError, ValueError, OSError, AttributeError, TypeError) as error:
         logger.info("the processor class could not be asked (%s); processor_config.json is used as written", error)
-        return {}
+        return None
     # For a model without a processor class, transformers answers with its tokenizer.
-    return processor.to_dict() if hasattr(processor, "image_processor") else {}
+    return processor if hasattr(processor, "image_processor") else None
+
+
+@dataclass(frozen=True)
+class ImageMarks:
+    """What a chat template writes once an image, and the id that the processor puts there once an embedding."""
+
+    anchor: str
+    token_id: int
+
+
+def ask_image_marks(model_dir: Path, config: Json) -> ImageMarks | None:
+    """The marks of a model that transformers knows as an image-text model; None for every other."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    if config.get("model_type") not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return None
+    processor = load_processor(model_dir)
+    return None if processor is None else image_marks(processor)
+
+
+def image_marks(processor: Any) -> ImageMarks | None:
+    """What the processor says itself, if it does."""
+    anchor, token_id = getattr(processor, "image_token", None), getattr(processor, "image_token_id", None)
+    if anchor is not None and token_id is None:
+        token_id = processor.tokenizer.convert_tokens_to_ids(str(anchor))
+    return ImageMarks(str(anchor), token_id) if anchor is not None and isinstance(token_id, int) else None
 
 
 def plain(value: object) -> object:
