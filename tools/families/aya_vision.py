@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AyaVisionConfig, AyaVisionProcessor, Cohere2Config, SiglipVisionConfig
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from families.family import Family
+from families.family import Family, picture_itself
 from families.tokenizers import GPT2, byte_level
 
 SIDE, PATCH, SHUFFLE = 56, 14, 2
@@ -77,4 +77,5 @@ FAMILY = Family(
     processor=processor,
     chat_template=TEMPLATE,
     image_token="<|IMG_PATCH|>",
+    views=picture_itself,
 )

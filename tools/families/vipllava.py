@@ -7,7 +7,7 @@ from typing import Any
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaProcessor, VipLlavaConfig
 
 from families import llava
-from families.family import Family
+from families.family import Family, picture_itself
 
 LAYERS = [-1, -2, -3, -4, 2]
 
@@ -35,4 +35,5 @@ FAMILY = Family(
     processor=processor,
     chat_template=llava.TEMPLATE,
     old_names={"hub": llava.FAMILY.old_names["hub"]},
+    views=picture_itself,
 )
