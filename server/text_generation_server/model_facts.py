@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
@@ -268,15 +268,15 @@ def ask_image_marks(model_dir: Path, config: Json) -> ImageMarks | None:
     if config.get("model_type") not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return None
     processor = load_processor(model_dir)
-    return None if processor is None else image_marks(processor)
+    return None if processor is None else image_marks(processor, config)
 
 
-def image_marks(processor: Any) -> ImageMarks | None:
-    """What the processor says itself, if it does."""
-    anchor, token_id = getattr(processor, "image_token", None), getattr(processor, "image_token_id", None)
-    if anchor is not None and token_id is None:
-        token_id = processor.tokenizer.convert_tokens_to_ids(str(anchor))
-    return ImageMarks(str(anchor), token_id) if anchor is not None and isinstance(token_id, int) else None
+def image_marks(processor: Any, config: Mapping[str, object]) -> ImageMarks | None:
+    """The anchor that the processor looks for, and the id that the model looks for, if they name them."""
+    anchor = getattr(processor, "image_token", None)
+    names = (config.get("image_token_id"), config.get("image_token_index"), getattr(processor, "image_token_id", None))
+    token_id = next((name for name in names if isinstance(name, int)), None)
+    return None if anchor is None or token_id is None else ImageMarks(str(anchor), token_id)
 
 
 def plain(value: object) -> object:

@@ -1,4 +1,4 @@
-"""`aya_vision`, which has no file of ours: SigLIP tiles, pixel shuffle, Cohere 2 with a window in three layers of four."""
+"""`aya_vision`, which has no file of ours: SigLIP tiles, pixel shuffle, Cohere 2 with windows in most layers."""
 
 from __future__ import annotations
 
@@ -52,12 +52,14 @@ def config() -> AyaVisionConfig:
         bos_token_id=1,
         eos_token_id=TOKENIZER.id("<|END_OF_TURN_TOKEN|>"),
     )
+    # The projector looks for a width that the class does not declare; checkpoints have it.
+    undeclared: dict[str, Any] = {"alignment_intermediate_size": 64}
     return AyaVisionConfig(
         vision_config=vision,
         text_config=text,
         image_token_index=TOKENIZER.id("<|IMG_PATCH|>"),
         downsample_factor=SHUFFLE,
-        alignment_intermediate_size=64,
+        **undeclared,
     )
 
 

@@ -17,7 +17,7 @@ SIZES = ((64, 64), (224, 160), (336, 336))
 """Width and height of the picture that is tried: whichever of them takes the fewest tokens."""
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
-"""Of all logits together, relative. A mask or a position that is wrong is off by far more than another summation order."""
+"""Of all logits together, relative. A wrong mask or position is off by far more than another summation order."""
 
 BY_LENGTH = ("dynamic", "longrope")
 """Rotary bases that depend on the longest sequence of a batch: here sequences of all lengths share one."""
@@ -38,7 +38,8 @@ def picture(width: int, height: int) -> Pixels:
     """Something to see: two gradients and noise, the same every time."""
     noise = np.random.default_rng(0).integers(0, 64, (height, width, 3))
     across, down = np.linspace(0, 160, width)[None, :, None], np.linspace(0, 160, height)[:, None, None]
-    return (noise + np.concatenate([across + 0 * down, down + 0 * across, (across + down) / 2], axis=2)).astype(np.uint8)
+    gradients = np.concatenate([across + 0 * down, down + 0 * across, (across + down) / 2], axis=2)
+    return np.asarray(noise + gradients, dtype=np.uint8)
 
 
 def moved(tensors: Mapping[str, Tensor], like: Tensor) -> dict[str, Tensor]:
@@ -62,8 +63,9 @@ def positions(body: Any, text: Any) -> None:
     if hasattr(body, "get_rope_index") or "mrope_section" in rope:
         raise UnsupportedModel("its positions have several axes, which only a family of its own can compute")
     kinds = {rope.get("rope_type")} | {kind.get("rope_type") for kind in rope.values() if isinstance(kind, dict)}
-    if kinds & set(BY_LENGTH):
-        raise UnsupportedModel(f"its rotary positions ({', '.join(kinds & set(BY_LENGTH))}) depend on the whole batch")
+    for kind in BY_LENGTH:
+        if kind in kinds:
+            raise UnsupportedModel(f"its rotary positions are {kind}: they depend on the longest text of a batch")
 
 
 def compare(ours_TV: Tensor, theirs_TV: Tensor, dtype: torch.dtype) -> None:
@@ -71,6 +73,6 @@ def compare(ours_TV: Tensor, theirs_TV: Tensor, dtype: torch.dtype) -> None:
     difference = float((ours_TV - theirs_TV).norm() / theirs_TV.norm())
     if not difference <= TOLERANCE[dtype]:
         raise UnsupportedModel(
-            f"its answers are not reproduced (off by {difference:.2g}, {TOLERANCE[dtype]} is accepted): it does something "
-            "that only a family of its own can serve"
+            f"its answers are not reproduced (off by {difference:.2g}, {TOLERANCE[dtype]} is accepted): "
+            "it does something that only a family of its own can serve"
         )

@@ -1,4 +1,4 @@
-"""An image-text model as transformers runs it, over our paged cache. Slower than a family of ours, and the same for all.
+"""An image-text model as transformers runs it, over our paged cache. Slower than a family of ours, and one for all.
 
 The modules are transformers' own. Their decoder attends through `attention`, their body (encoder and decoder) and their
 head are called apart, and their processor prepares pictures. Whether that is all the model does is not known but tried:
@@ -47,7 +47,7 @@ class TransformersModel:
         if ranks.world_size > 1:
             raise UnsupportedModel(f"{name} has no family of its own here and runs on one rank only")
         with refusals():
-            self._pictures = Pictures(weights.model_dir)
+            self._pictures = Pictures(weights.model_dir, config)
             self._model = load(weights)
             example = check.example(self._pictures)
             self._like = torch.empty(0, dtype=weights.dtype, device=weights.device)

@@ -52,9 +52,9 @@ class Recorder:
 class Pictures:
     """The processor of a model. Handlers and the compute thread take turns with it: tokenizers are not thread-safe."""
 
-    def __init__(self, model_dir: Path) -> None:
+    def __init__(self, model_dir: Path, config: Mapping[str, Any]) -> None:
         processor = load_processor(model_dir)
-        marks = None if processor is None else image_marks(processor)
+        marks = None if processor is None else image_marks(processor, config)
         if processor is None or marks is None:
             raise UnsupportedModel("the model's processor cannot be built, or names no image token")
         self._anchor = marks.anchor
