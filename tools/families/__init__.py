@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from families.family import Family
 
 FAMILIES = {
+    "fast_vlm": "families.fast_vlm:FAMILY",
     "llava": "families.llava:FAMILY",
 }
 

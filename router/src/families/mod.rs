@@ -6,10 +6,11 @@
 //! [`FAMILIES`]. A type without a row is left to that processor itself, if transformers knows it (`processor`).
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::Value;
-use text_generation_scheduler::{Positions, TokenId};
+use text_generation_scheduler::{Placeholder, Positions, TokenId};
 
 mod clip;
 mod fast_vlm;
@@ -204,6 +205,8 @@ pub struct ImageShape {
 pub struct PlacedImage<'a> {
     /// Index of its first image token in the prompt.
     pub offset: u32,
+    /// Its runs of image tokens in the prompt, in order.
+    pub runs: &'a [Placeholder],
     /// Size of the (EXIF-oriented) original.
     pub size: ImageSize,
     /// What the image became.
@@ -272,9 +275,10 @@ pub trait VlmFamily: Send + Sync {
         &PROBE_SIDES
     }
 
-    /// Whether a prefill chunk must not end inside an image, because its tokens attend to each other both ways.
-    fn whole_images(&self) -> bool {
-        false
+    /// Ranges of the prompt whose tokens attend to each other both ways, ascending and not overlapping. A range is
+    /// computed in one step, so none may be longer than a step.
+    fn both_ways(&self, _prompt: &PlacedPrompt<'_>) -> Vec<Range<u32>> {
+        Vec::new()
     }
 
     /// Position ids of the expanded prompt. Most families count from zero.
@@ -336,18 +340,4 @@ pub fn build(config: &Value, processor: &Value) -> Result<Option<Arc<dyn VlmFami
     build(config, processor)
         .map(Some)
         .map_err(|invalid| UnsupportedModel::Setting { model_type: model_type.to_owned(), reason: invalid.to_string() })
-}
-
-/// The family of a prepared model, or `None` for one that takes no images. A type that is not known here, but is to
-/// transformers, is laid out by its own processor.
-pub fn of(
-    model: &PreparedModel,
-    processor: Arc<dyn AskProcessor>,
-) -> Result<Option<Arc<dyn VlmFamily>>, UnsupportedModel> {
-    match (build(&model.config, &model.processor), &model.image_marks) {
-        (Err(UnsupportedModel::UnknownType { .. }), Some(marks)) => {
-            Ok(Some(Arc::new(ProcessorFamily::new(marks.clone(), processor))))
-        }
-        (built, _) => built,
-    }
 }

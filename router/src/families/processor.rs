@@ -8,7 +8,8 @@ use lru::LruCache;
 use serde::Deserialize;
 use text_generation_scheduler::TokenId;
 
-use super::{ImageLayout, ImageRejected, ImageSize, Piece, View, VlmFamily};
+use super::{ImageLayout, ImageRejected, ImageSize, Piece, UnsupportedModel, View, VlmFamily, build};
+use crate::prepared::PreparedModel;
 
 /// Sizes whose layout is remembered.
 const MAX_REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -36,15 +37,29 @@ pub trait AskProcessor: Send + Sync {
     fn pieces(&self, image: ImageSize) -> Result<Vec<Piece>, ImageRejected>;
 }
 
+/// The family of a prepared model, or `None` for one that takes no images. A type that is not known here, but is to
+/// transformers, is laid out by its own processor.
+pub fn of(
+    model: &PreparedModel,
+    processor: Arc<dyn AskProcessor>,
+) -> Result<Option<Arc<dyn VlmFamily>>, UnsupportedModel> {
+    match (build(&model.config, &model.processor), &model.image_marks) {
+        (Err(UnsupportedModel::UnknownType { .. }), Some(marks)) => {
+            Ok(Some(Arc::new(ProcessorFamily::new(marks.clone(), processor))))
+        }
+        (built, _) => built,
+    }
+}
+
 /// See the module.
-pub(super) struct ProcessorFamily {
+struct ProcessorFamily {
     marks: ImageMarks,
     processor: Arc<dyn AskProcessor>,
     known: Mutex<LruCache<ImageSize, Result<Vec<Piece>, ImageRejected>>>,
 }
 
 impl ProcessorFamily {
-    pub(super) fn new(marks: ImageMarks, processor: Arc<dyn AskProcessor>) -> Self {
+    fn new(marks: ImageMarks, processor: Arc<dyn AskProcessor>) -> Self {
         Self { marks, processor, known: Mutex::new(LruCache::new(MAX_REMEMBERED)) }
     }
 

@@ -2,6 +2,8 @@ use serde_json::json;
 
 use super::*;
 
+mod goldens;
+
 /// The embedded default: a stretched square of 192 and a grid of 6x6.
 fn fast_vlm_config() -> Value {
     json!({"model_type": "fast_vlm", "image_token_index": 4})
@@ -94,7 +96,6 @@ fn what_has_no_pixels_or_no_proportions_is_refused() {
 fn families_that_count_from_zero_say_so() {
     let prompt = PlacedPrompt { token_ids: &[1, 4, 2], images: &[] };
     assert_eq!(fast_vlm().positions(&prompt), Positions::Sequential);
-    assert!(!fast_vlm().whole_images());
     assert_eq!((fast_vlm().anchor(), fast_vlm().image_token()), (4, 4));
     assert_eq!(llava().anchor(), 32_000);
 }
