@@ -40,6 +40,11 @@ def channels_last(pixels: NDArray[Any]) -> Iterator[Pixels]:
         yield np.ascontiguousarray(whole)
 
 
+def picture_itself(processor: Processor, image: Image.Image) -> list[Pixels]:
+    """One view, untouched: for models whose own processor prepares pictures in the shard."""
+    return [np.array(image)]
+
+
 def processor_count(processor: Processor, width: int, height: int) -> int | None:
     """Embeddings of an image of this size as the processor foretells them; None when it refuses the size."""
     try:

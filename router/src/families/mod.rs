@@ -3,7 +3,7 @@
 //! Arithmetic on sizes only. Nothing here sees a pixel, a file or a request; every constant comes from the
 //! checkpoint's own `config.json` and processor settings. The truth each family is measured against is the model's
 //! Hugging Face processor with its Pillow backend. A new family is one file here, its module line and its row in
-//! [`FAMILIES`].
+//! [`FAMILIES`]. A type without a row is left to that processor itself, if transformers knows it (`processor`).
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -23,11 +23,16 @@ mod llava_onevision;
 mod patches;
 mod internvl;
 mod pixtral;
+mod processor;
 mod settings;
 #[cfg(test)]
 mod tests;
 
+use processor::ProcessorFamily;
+pub use processor::{AskProcessor, ImageMarks};
 use settings::InvalidSetting;
+
+use crate::prepared::PreparedModel;
 
 /// Width and height in pixels.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Hash)]
@@ -181,6 +186,12 @@ impl ImageLayout {
         self.pieces.iter().map(tokens).fold(0, u32::saturating_add)
     }
 
+    /// What the encoder's work grows with: pixels it sees or, where the shard resizes, embeddings it makes.
+    pub fn cost(&self, size: ImageSize) -> u64 {
+        let whole = self.views.iter().all(|view| view.0.is_empty());
+        if whole { u64::from(self.num_tokens()) } else { self.num_pixels(size) }
+    }
+
     /// Pixels the encoder sees of an image of `size`.
     pub fn num_pixels(&self, size: ImageSize) -> u64 {
         let pixels = self.views.iter().filter_map(|view| view.output(size)).map(ImageSize::pixels);
@@ -250,6 +261,17 @@ pub enum ImageRejected {
         /// Rows.
         height: u32,
     },
+    /// The model's own processor, or what shards hold, sets the limit.
+    #[error("this model takes no image of {width}x{height} pixels")]
+    Size {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+    /// A shard was asked and said nothing: no fault of the image.
+    #[error("the model did not answer in time")]
+    Unanswered,
 }
 
 /// How one family of vision-language models sees images.
@@ -262,6 +284,16 @@ pub trait VlmFamily: Send + Sync {
 
     /// The id that the chat template writes once per image.
     fn anchor(&self) -> TokenId;
+
+    /// The same as text, for a model whose anchor is no token.
+    fn anchor_text(&self) -> Option<&str> {
+        None
+    }
+
+    /// Sides tried when looking for the image that costs the encoder the most.
+    fn probe_sides(&self) -> &[u32] {
+        &PROBE_SIDES
+    }
 
     /// Ranges of the prompt whose tokens attend to each other both ways, ascending and not overlapping. A range is
     /// computed in one step, so none may be longer than a step.
@@ -279,6 +311,9 @@ pub trait VlmFamily: Send + Sync {
         Positions::Sequential
     }
 }
+
+/// Encoders cost most near squares and at the limits.
+const PROBE_SIDES: [u32; 6] = [56, 336, 1024, 2048, 4096, 8192];
 
 type Build = fn(&Value, &Value) -> Result<Arc<dyn VlmFamily>, InvalidSetting>;
 
