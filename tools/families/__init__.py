@@ -33,8 +33,6 @@ WITHOUT_A_FILE = {
 
 def find(name: str) -> Family:
     """The family of this name."""
-    module, _, member = FAMILIES[name].partition(":")
-    """The family of this `model_type`."""
     module, _, member = (FAMILIES | WITHOUT_A_FILE)[name].partition(":")
     family: Family = getattr(import_module(module), member)
     return family
