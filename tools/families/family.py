@@ -25,10 +25,17 @@ Inputs = Mapping[str, Any]
 Pixels = NDArray[np.uint8]
 Renames = Sequence[tuple[str, str]]
 
+GEOMETRY = {"do_rescale": False, "do_normalize": False}
+"""Options of an image processor that leave pixels as bytes."""
+
 
 def whole_views(processor: Processor, image: Image.Image) -> list[Pixels]:
     """The processor's geometry alone, as one [height, width, 3] array for each view, in encoder order."""
-    done, _ = process_image(processor, image, do_rescale=False, do_normalize=False)
+    return views_of(process_image(processor, image, **GEOMETRY)[0])
+
+
+def views_of(done: Inputs) -> list[Pixels]:
+    """The views in what an image processor returns for `GEOMETRY`."""
     return [view for pixels in done["pixel_values"] for view in channels_last(np.asarray(pixels))]
 
 
@@ -126,6 +133,8 @@ class Family:
     """What the shard's encoder must compute."""
     mend: Callable[[Model], None] = as_it_is
     """Puts right what keeps the model of transformers from answering; each use says what that is."""
+    among_several: Callable[..., Inputs] | None = None
+    """What the image processor makes of one image of several, under the options given; None: what it makes of one."""
     positions: Callable[[Model, Inputs], NDArray[np.int64] | None] = no_positions
     """Position ids of a prompt, [axes, tokens], where they do not count from zero."""
     both_ways: Callable[[Inputs], list[tuple[int, int]]] = no_ranges
