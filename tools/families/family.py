@@ -95,6 +95,8 @@ class Family:
     """Older layouts of the hub by name: which prefix of a tensor's name was which, the longest first."""
     without: Mapping[str, str] = field(default_factory=dict)
     """Shapes of prompts (keys of `cases.SHAPES`) that the family does not take, each with the reason."""
+    least_side: int = 1
+    """The processor refuses images with a shorter side."""
 
     views: Callable[[Processor, Image.Image], list[Pixels]] = whole_views
     """What our router must send to the shard."""
