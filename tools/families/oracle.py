@@ -21,8 +21,8 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
-from families import find
-from families.family import Inputs, Model, Pixels, Processor
+from families import of
+from families.family import Inputs, Model, Pixels, Processor, process_image
 
 NUM_TOKENS = 24
 
@@ -91,9 +91,10 @@ class Oracle:
         logging.disable_progress_bar()
         auto_model: Any = AutoModelForImageTextToText
         self.config = json.loads((folder / "config.json").read_text())
-        self.family = find(self.config["model_type"])
+        self.family = of(self.config)
         self.processor = load_processor(folder)
         self.model: Model = auto_model.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
+        self.family.mend(self.model)
 
     @cached_property
     def image_token(self) -> int:
@@ -148,7 +149,7 @@ class Oracle:
     @torch.inference_mode()
     def picture(self, image: Image.Image) -> Picture:
         """One image: views and embedding."""
-        inputs = dict(self.processor.image_processor([image], return_tensors="pt"))
+        inputs, _ = process_image(self.processor, image, return_tensors="pt")
         embedding = self.family.embeddings(self.model, inputs, image)
         return Picture(image.size, self.family.views(self.processor, image), embedding)
 
