@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from transformers import ProcessorMixin
 
 from families.tokenizers import TokenizerFiles
 
@@ -70,9 +71,12 @@ def processor_replacement(processor: Processor, image: Image.Image) -> str:
 def process_image(processor: Processor, image: Image.Image, **options: Any) -> tuple[Inputs, list[str]]:
     """The image processor's output and the text for one image, with the settings that the processor itself asks for.
 
-    They differ from those of the image processor alone: InternVL's asks for tiles, Pixtral's for larger patches.
+    They differ from those of the image processor alone: InternVL's asks for tiles, Pixtral's for larger patches. There
+    is no text from a processor that only replaces all anchors of a prompt at once, as that of Idefics 2.
     """
     asked = processor._merge_kwargs(**options)["images_kwargs"]
+    if type(processor).replace_image_token is ProcessorMixin.replace_image_token:
+        return processor.image_processor([image], **asked), []
     done: tuple[Inputs, list[str]] = processor._process_images([image], **asked)
     return done
 
@@ -122,6 +126,8 @@ class Family:
     """Older layouts of the hub by name: which prefix of a tensor's name was which, the longest first."""
     without: Mapping[str, str] = field(default_factory=dict)
     """Shapes of prompts (keys of `cases.SHAPES`) that the family does not take, each with the reason."""
+    least_side: int = 1
+    """The processor refuses images with a shorter side."""
 
     views: Callable[[Processor, Image.Image], list[Pixels]] = whole_views
     """What our router must send to the shard."""
