@@ -18,10 +18,12 @@ MODELS = {
     "fast_vlm": "text_generation_server.models.fast_vlm:FastVlm",
     "gemma": "text_generation_server.models.text_only:Gemma",
     "gemma2": "text_generation_server.models.text_only:Gemma2",
+    "gemma3": "text_generation_server.models.gemma3:Gemma3",
     "gemma3_text": "text_generation_server.models.text_only:Gemma3",
     "llama": "text_generation_server.models.text_only:Llama",
     "llava": "text_generation_server.models.llava:Llava",
     "mistral": "text_generation_server.models.text_only:Mistral",
+    "paligemma": "text_generation_server.models.paligemma:PaliGemma",
     "qwen2": "text_generation_server.models.text_only:Qwen2",
     "qwen3": "text_generation_server.models.text_only:Qwen3",
 }
