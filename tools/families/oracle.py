@@ -75,14 +75,15 @@ def images_of(conversation: Conversation) -> list[Image.Image]:
 class Oracle:
     """A checkpoint through the stock classes."""
 
-    def __init__(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, folder: Path, family: str | None = None, *, dtype: torch.dtype = torch.float32) -> None:
         logging.disable_progress_bar()
         auto_processor: Any = AutoProcessor
         auto_model: Any = AutoModelForImageTextToText
         self.config = json.loads((folder / "config.json").read_text())
-        self.family = find(self.config["model_type"])
+        self.family = find(family or self.config["model_type"])
         self.processor: Processor = auto_processor.from_pretrained(folder, backend="pil")
-        self.model: Model = auto_model.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
+        attention = self.family.attention
+        self.model: Model = auto_model.from_pretrained(folder, dtype=dtype, attn_implementation=attention).eval()
 
     @cached_property
     def image_token(self) -> int:
@@ -91,9 +92,18 @@ class Oracle:
 
     def inputs(self, conversation: Conversation) -> Inputs:
         """Tensors of a conversation whose last turn is the user's."""
+        if self.family.chat_template is None:
+            return self.plain_inputs(conversation)
         messages = [{"role": role, "content": [_part(part) for part in parts]} for role, parts in conversation]
         options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
         done: Inputs = self.processor.apply_chat_template(messages, **options)
+        return done
+
+    def plain_inputs(self, conversation: Conversation) -> Inputs:
+        """Tensors of a single turn as the processor frames it."""
+        [(_, parts)] = conversation
+        text = "".join(part if isinstance(part, str) else self.family.anchor for part in parts)
+        done: Inputs = self.processor(text=[text], images=[images_of(conversation)], return_tensors="pt")
         return done
 
     @torch.inference_mode()
