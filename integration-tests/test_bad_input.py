@@ -84,7 +84,7 @@ def test_wrong_method_says_which_is_right(server: Server) -> None:
     assert "POST" in server.get("/generate").headers["allow"]
 
 
-@pytest.mark.parametrize("path", [*GENERATE, "/v1/chat/completions", "/tokenize"])
+@pytest.mark.parametrize("path", [*GENERATE, "/v1/chat/completions", "/tokenize", "/chat_tokenize"])
 def test_body_over_the_limit(server: Server, path: str) -> None:
     data = b'{"inputs": "' + b"x" * (BODY_LIMIT + 1024 * 1024) + b'"}'
     mentions(refusal(server.send("POST", path, data=data, headers=JSON_HEADERS), 413), str(BODY_LIMIT))

@@ -15,7 +15,7 @@ use text_generation_router::engine::{
     self, AdmissionError, Engine, EngineConfig, GenerateRequest, GenerationError, RestartRequest, Sampling,
     StreamEvent, TokenStream,
 };
-use text_generation_router::families::{ImageLayout, ImageSize};
+use text_generation_router::families::{ImageLayout, ImageSize, Piece};
 use text_generation_router::images::{ImageTimings, LoadedImage, RgbView};
 use text_generation_router::prompt::Prompt;
 use text_generation_scheduler::{FinishReason, ImageKey, Placeholder, Positions};
@@ -227,7 +227,7 @@ fn picture_request(image: u8) -> GenerateRequest {
     let loaded = LoadedImage {
         key,
         size,
-        layout: Arc::new(ImageLayout { views: Vec::new(), tokens: vec![9; 4] }),
+        layout: Arc::new(ImageLayout { views: Vec::new(), pieces: vec![Piece::Tokens(4)] }),
         views: Arc::new(vec![RgbView { size, pixels: Bytes::from(vec![image; 12]) }]),
         timings: ImageTimings::default(),
         from_cache: false,
@@ -248,6 +248,21 @@ async fn an_image_seen_before_is_neither_sent_nor_encoded_again() {
     }
     let seen = setup.shard.as_ref().unwrap().seen.lock().unwrap().clone();
     assert_eq!((seen.images.len(), seen.encoded.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn ranges_that_attend_both_ways_reach_the_shard() {
+    let setup = setup(Script::default(), |_| {}).await;
+    let of = |both_ways| GenerateRequest {
+        prompt: Prompt { token_ids: (1..31).collect(), both_ways, ..Prompt::default() },
+        ..request(vec![1], 1)
+    };
+    let permit = || setup.engine.admit().unwrap();
+    let mut stream = setup.engine.submit(permit(), of(vec![1..3, 10..26])).unwrap();
+    assert_eq!(collect(&mut stream).await.0, vec![130]);
+    assert_eq!(setup.shard.as_ref().unwrap().seen.lock().unwrap().both_ways, [(0, 1, 2), (0, 0, 16)]);
+    let refused = setup.engine.submit(permit(), of(vec![1..3, 10..27])).unwrap_err();
+    assert_eq!(refused.to_string(), "17 tokens that attend to each other do not fit into a step of 16 tokens");
 }
 
 #[tokio::test]

@@ -7,7 +7,11 @@ repository. Pickled weights are refused, never converted. `huggingface_hub` read
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +25,11 @@ logger = logging.getLogger(__name__)
 SETTINGS = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken")
 WEIGHTS = ("*.safetensors",)
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+INDEX_FILE = "model.safetensors.index.json"
 # A second copy of the weights in another layout (`consolidated`), and files for other programs.
 SKIPPED = ("consolidated*", "*/*", "optimizer*", "training_args*")
+# The cache names a large file by the hash the Hub gives for it.
+SHA256 = re.compile(r"[0-9a-f]{64}")
 # Asking what there is takes no time worth a line.
 QUIET_S = 3600.0
 
@@ -115,7 +122,36 @@ def snapshot(model_id: str, revision: str | None, log_every_s: float | None) -> 
         allow_patterns=[file.filename for file in files],
         tqdm_class=None if log_every_s is None else progress_log(model_id, num_bytes, log_every_s),
     )
+    check_hashes(model_id, [Path(folder) / file.filename for file in files if file.will_download])
+    check_index(model_id, Path(folder))
     return Path(folder)
+
+
+def check_hashes(model_id: str, paths: Sequence[Path]) -> None:
+    """Raises ModelUnavailable when a file is not what the Hub says it is, and removes it, so that it is fetched anew.
+
+    The library itself compares lengths only.
+    """
+    for path in paths:
+        blob = path.resolve()
+        if SHA256.fullmatch(blob.name) and sha256(blob) != blob.name:
+            blob.unlink()
+            path.unlink()
+            raise ModelUnavailable(f"{path.name} of {model_id} came damaged and was removed; start again to fetch it")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_index(model_id: str, folder: Path) -> None:
+    """Raises ModelUnavailable when the repository lacks a file that its own index names."""
+    index = folder / INDEX_FILE
+    named = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values() if index.is_file() else ()
+    missing = sorted({name for name in named if not (folder / str(name)).is_file()})
+    if missing:
+        raise ModelUnavailable(f"{model_id} lacks {missing[0]}, which its {INDEX_FILE} names")
 
 
 def cached(model_id: str, revision: str | None) -> Path:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from families.family import Family
 
 FAMILIES = {
+    "fast_vlm": "families.fast_vlm:FAMILY",
     "gemma3": "families.gemma3:FAMILY",
     "llava": "families.llava:FAMILY",
     "paligemma": "families.paligemma:FAMILY",

@@ -159,6 +159,7 @@ fn routes(api: &Arc<Api>) -> Router<Arc<Api>> {
     Router::new()
         .merge(generating().route_layer(from_fn(observe::observe)))
         .route("/tokenize", post(tgi::tokenize))
+        .route("/chat_tokenize", post(openai::tokenize))
         .route("/health", get(health::health))
         .route("/ping", get(health::health))
         .route("/live", get(health::live))

@@ -6,10 +6,11 @@
 //! [`FAMILIES`].
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::Value;
-use text_generation_scheduler::{Positions, TokenId};
+use text_generation_scheduler::{Placeholder, Positions, TokenId};
 
 mod clip;
 mod fast_vlm;
@@ -193,6 +194,8 @@ pub struct ImageShape {
 pub struct PlacedImage<'a> {
     /// Index of its first image token in the prompt.
     pub offset: u32,
+    /// Its runs of image tokens in the prompt, in order.
+    pub runs: &'a [Placeholder],
     /// Size of the (EXIF-oriented) original.
     pub size: ImageSize,
     /// What the image became.
@@ -240,9 +243,10 @@ pub trait VlmFamily: Send + Sync {
     /// The id that the chat template writes once per image.
     fn anchor(&self) -> TokenId;
 
-    /// Whether a prefill chunk must not end inside an image, because its tokens attend to each other both ways.
-    fn whole_images(&self) -> bool {
-        false
+    /// Ranges of the prompt whose tokens attend to each other both ways, ascending and not overlapping. A range is
+    /// computed in one step, so none may be longer than a step.
+    fn both_ways(&self, _prompt: &PlacedPrompt<'_>) -> Vec<Range<u32>> {
+        Vec::new()
     }
 
     /// Position ids of the expanded prompt. Most families count from zero.

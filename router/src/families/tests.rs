@@ -2,6 +2,8 @@ use serde_json::json;
 
 use super::*;
 
+mod goldens;
+
 /// The embedded default: a stretched square of 192 and a grid of 6x6.
 fn fast_vlm_config() -> Value {
     json!({"model_type": "fast_vlm", "image_token_index": 4})
@@ -94,7 +96,6 @@ fn what_has_no_pixels_or_no_proportions_is_refused() {
 fn families_that_count_from_zero_say_so() {
     let prompt = PlacedPrompt { token_ids: &[1, 4, 2], images: &[] };
     assert_eq!(fast_vlm().positions(&prompt), Positions::Sequential);
-    assert!(!fast_vlm().whole_images());
     assert_eq!((fast_vlm().anchor(), fast_vlm().image_token()), (4, 4));
     assert_eq!(llava().anchor(), 32_000);
 }
@@ -166,10 +167,7 @@ fn broken_settings_are_named() {
             llava("size", json!({"shortest_edge": 336, "longest_edge": 672})),
             "llava: setting `size`: `longest_edge` is not supported",
         ),
-        (
-            llava("patch_size", json!(337)),
-            "llava: setting `patch_size`: the processor's grid gives 0 tokens per image",
-        ),
+        (llava("patch_size", json!(337)), "llava: setting `patch_size`: the processor's grid gives 0 tokens per image"),
     ];
     for (found, expected) in rows {
         assert_eq!(found, expected);

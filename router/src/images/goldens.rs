@@ -26,13 +26,13 @@ pub(super) fn corpus(name: &str) -> Vec<u8> {
 }
 
 /// Sum of byte times noise of its index, modulo 2^64.
-pub(super) fn checksum(pixels: &[u8]) -> String {
+pub(crate) fn checksum(pixels: &[u8]) -> String {
     let terms = pixels.iter().zip(0..).map(|(byte, index)| u64::from(*byte).wrapping_mul(mix(index)));
     format!("{:016x}", terms.fold(0, u64::wrapping_add))
 }
 
 /// Pixels of one of three kinds.
-pub(super) fn generate(seed: u64, width: u64, height: u64, kind: &str) -> Vec<u8> {
+pub(crate) fn generate(seed: u64, width: u64, height: u64, kind: &str) -> Vec<u8> {
     let noise = |index: u64| (mix(index + seed * 1_000_003) >> 56) as u8;
     let smooth = |index: u64| {
         let (x, y, c) = (index / 3 % width, index / 3 / width, index % 3);

@@ -11,7 +11,7 @@ mod decode;
 mod error;
 mod fetch;
 #[cfg(test)]
-mod goldens;
+pub(crate) mod goldens;
 mod identity;
 mod limits;
 mod loader;
@@ -31,6 +31,8 @@ pub use limits::{DECODE_BYTES_PER_PIXEL, ImageLimits};
 pub use loader::{ImageLoader, LoadedImage, LoaderError};
 pub use policy::{AllowedTarget, FetchPolicy, InvalidTarget};
 pub use prepare::{ImageModel, ImageTimings, PreparedImage, prepare_bytes};
+#[cfg(test)]
+pub(crate) use render::{fits, render};
 pub use resize::PILLOW_RULE;
 pub use source::{ImageSource, InvalidImageUrl, MAX_URL_BYTES};
 pub use view::RgbView;

@@ -11,7 +11,7 @@ const MAX_PIXELS: u64 = 64 << 20;
 
 /// Whether every operation fits what it is done to, and nothing grows out of bounds. A family is arithmetic from a
 /// checkpoint's settings; its result is checked before it indexes pixels.
-pub(super) fn fits(layout: &ImageLayout, image: ImageSize) -> bool {
+pub(crate) fn fits(layout: &ImageLayout, image: ImageSize) -> bool {
     let all = layout.views.iter().all(|view| view_fits(&view.0, image));
     all && !layout.views.is_empty() && layout.num_pixels(image) <= MAX_PIXELS
 }
@@ -33,7 +33,7 @@ fn view_fits(operations: &[Operation], mut size: ImageSize) -> bool {
 }
 
 /// The pixels of every view, in order. The caller has checked the layout with [`fits`].
-pub(super) fn render(pixels: &[u8], image: ImageSize, views: &[View]) -> Vec<RgbView> {
+pub(crate) fn render(pixels: &[u8], image: ImageSize, views: &[View]) -> Vec<RgbView> {
     let branches: Vec<&[Operation]> = views.iter().map(|view| view.0.as_slice()).collect();
     let mut rendered = Vec::with_capacity(views.len());
     grow(Rows::packed(pixels, image), &branches, &mut rendered);
@@ -50,8 +50,8 @@ fn grow(rows: Rows<'_>, branches: &[&[Operation]], rendered: &mut Vec<RgbView>) 
                 grow(Rows::packed(&pixels, rect.size), &[rest], rendered);
             }
             [operation, ..] => {
-                let rests: Vec<&[Operation]> = run.iter().map(|branch| &branch[1..]).collect();
-                apply(rows, *operation, &rests, rendered);
+                let remaining: Vec<&[Operation]> = run.iter().map(|branch| &branch[1..]).collect();
+                apply(rows, *operation, &remaining, rendered);
             }
         }
     }

@@ -40,6 +40,8 @@ pub(crate) struct Seen {
     pub(crate) forgotten: Vec<u64>,
     pub(crate) images: Vec<Vec<u8>>,
     pub(crate) encoded: Vec<Vec<u8>>,
+    /// Row, offset and length of each.
+    pub(crate) both_ways: Vec<(u32, u32, u32)>,
     pub(crate) max_rows: usize,
     pub(crate) steps: u64,
 }
@@ -169,6 +171,9 @@ impl Scripted {
         seen.steps += 1;
         seen.max_rows = seen.max_rows.max(plan.row_sequence.len());
         seen.forgotten.extend(&plan.forget_sequences);
+        let ranges = plan.both_ways_offset.iter().zip(&plan.both_ways_length);
+        seen.both_ways
+            .extend(plan.both_ways_row.iter().zip(ranges).map(|(row, (offset, length))| (*row, *offset, *length)));
         seen.encoded.extend(plan.encode_images.iter().map(|image| image.key.to_vec()));
     }
 }

@@ -1,4 +1,4 @@
-//! OpenAI's routes: `/v1/chat/completions` and `/v1/models`.
+//! OpenAI's routes, `/v1/chat/completions` and `/v1/models`, and TGI's `/chat_tokenize` for the same body.
 
 mod chat;
 mod conversation;
@@ -13,12 +13,12 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 
-use self::types::{ChatBody, ModelBody, ModelList};
+use self::types::{ChatBody, ChatTokens, ModelBody, ModelList};
 use self::validate::Chat;
-use super::Api;
 use super::error::{ApiError, ErrorKind};
 use super::extract::ApiJson;
 use super::timing::Stopwatch;
+use super::{Api, media};
 
 /// `POST /v1/chat/completions`.
 pub(super) async fn chat(State(api): State<Arc<Api>>, ApiJson(body): ApiJson<ChatBody>) -> Result<Response, ApiError> {
@@ -30,6 +30,18 @@ pub(super) async fn chat(State(api): State<Arc<Api>>, ApiJson(body): ApiJson<Cha
     }
     let (answer, headers) = chat::collect(&api, running, &chat.reply).await?;
     Ok((headers, answer).into_response())
+}
+
+/// `POST /chat_tokenize`: the tokens a chat would be answered from, and the text they were made of.
+pub(super) async fn tokenize(
+    State(api): State<Arc<Api>>,
+    ApiJson(body): ApiJson<ChatBody>,
+) -> Result<Json<ChatTokens>, ApiError> {
+    let chat = validate::conversation(body.messages, body.tools, body.tool_choice.as_ref(), &api)?;
+    let images = media::load(&api, chat.image_urls).await?;
+    let tokenized = api.prompts.tokenize_chat(chat.conversation, images).await?;
+    let tokenize_response = tokenized.tokens.into_iter().map(Into::into).collect();
+    Ok(Json(ChatTokens { tokenize_response, templated_text: tokenized.text }))
 }
 
 /// `GET /v1/models`.

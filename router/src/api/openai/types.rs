@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::api::object;
+use crate::api::tgi::SimpleToken;
 
 /// Body of `/v1/chat/completions`.
 #[derive(Debug, Deserialize)]
@@ -271,6 +272,14 @@ pub(super) struct UsageBody {
 pub(super) struct PromptTokensDetails {
     pub(super) cached_tokens: u32,
     pub(super) image_tokens: u32,
+}
+
+/// `/chat_tokenize`.
+#[derive(Debug, Serialize)]
+pub(in crate::api) struct ChatTokens {
+    pub(super) tokenize_response: Vec<SimpleToken>,
+    /// What was tokenised: an image token stands for each run of them.
+    pub(super) templated_text: String,
 }
 
 /// `/v1/models`.

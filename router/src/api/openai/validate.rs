@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::conversation;
-use super::types::{ChatBody, StreamOptions};
+use super::conversation::{self, Parsed};
+use super::types::{ChatBody, MessageBody, StreamOptions};
 use crate::api::error::{ApiError, ErrorKind};
 use crate::api::start::{Input, ValidRequest};
 use crate::api::{Api, ranges};
@@ -38,8 +38,7 @@ impl Chat {
         ranges::stops(&stops, &api.limits)?;
         let options = body.stream_options.unwrap_or_default();
         let reply = Reply::new(model(body.model, api), stops, body.logprobs == Some(true), options);
-        let tools = offered_tools(body.tools, body.tool_choice.as_ref(), api)?;
-        let parsed = conversation::parse(body.messages, tools, &api.limits)?;
+        let parsed = conversation(body.messages, body.tools, body.tool_choice.as_ref(), api)?;
         let request = ValidRequest {
             input: Input::Conversation(parsed.conversation),
             image_urls: parsed.image_urls,
@@ -51,6 +50,17 @@ impl Chat {
         };
         Ok(Self { request, reply, stream: body.stream == Some(true) })
     }
+}
+
+/// The messages with the tools they may name.
+pub(super) fn conversation(
+    messages: Vec<MessageBody>,
+    tools: Option<Vec<Value>>,
+    choice: Option<&Value>,
+    api: &Api,
+) -> Result<Parsed, ApiError> {
+    let tools = offered_tools(tools, choice, api)?;
+    conversation::parse(messages, tools, &api.limits)
 }
 
 impl Reply {

@@ -121,7 +121,7 @@ fn worst_status(body: &Value) -> u16 {
         let mut worst = 0;
         let setup = Setup::playing(vec![Script::ended("ab"); 10]);
         let router = setup.router();
-        for path in ["/", "/generate", "/generate_stream", "/tokenize", "/v1/chat/completions"] {
+        for path in ["/", "/generate", "/generate_stream", "/tokenize", "/chat_tokenize", "/v1/chat/completions"] {
             let status = router.clone().oneshot(post(path, body)).await.unwrap().status().as_u16();
             assert!((200..500).contains(&status), "{path} {status}");
             assert_eq!(setup.fake.live(), 0, "{path}");

@@ -243,3 +243,18 @@ async fn streamed_answers_keep_apart_by_index() {
     let ends = chunks.iter().filter(|chunk| !chunk["choices"][0]["finish_reason"].is_null()).count();
     assert_eq!(ends, 2);
 }
+
+#[tokio::test]
+async fn chat_tokenize_shows_the_prompt() {
+    let setup = Setup::playing([Script::ended("x")]);
+    let content = json!([{"type": "text", "text": "q"}, {"type": "image_url", "image_url": {"url": picture()}}]);
+    let body = json!({"messages": [{"role": "user", "content": content}]});
+    let (status, shown) = setup.post("/chat_tokenize", body.clone()).await;
+    assert_eq!((status.as_u16(), setup.fake.num_requests()), (200, 0));
+    assert_eq!(setup.post(PATH, body).await.0, 200);
+    let tokens = shown["tokenize_response"].as_array().unwrap();
+    let ids: Vec<Value> = tokens.iter().map(|token| token["id"].clone()).collect();
+    assert_eq!(json!(ids), json!(setup.fake.request(0).prompt.token_ids));
+    assert_eq!(json!(shown["templated_text"]), json!(setup.fake.request(0).prompt.text));
+    assert!(tokens.iter().any(|token| token["type"] == "image"));
+}

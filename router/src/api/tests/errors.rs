@@ -213,7 +213,7 @@ async fn a_key_closes_every_route_but_the_probes() {
     for path in ["/info", "/v1/models", "/nowhere"] {
         assert_eq!(setup.get(path).await.status(), 401, "{path}");
     }
-    for path in ["/", "/v1", "/generate", "/generate_stream", "/tokenize", "/v1/chat/completions"] {
+    for path in ["/", "/v1", "/generate", "/generate_stream", "/tokenize", "/chat_tokenize", "/v1/chat/completions"] {
         let (status, body) = setup.post(path, json!({"inputs": "q"})).await;
         assert_eq!((status.as_u16(), &body["error_type"]), (401, &json!("unauthorized")), "{path}");
     }

@@ -13,7 +13,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
-use self::types::{GenerateBody, SimpleToken};
+use self::types::GenerateBody;
+pub(super) use self::types::SimpleToken;
 use self::validate::{Call, Mode};
 use super::Api;
 use super::error::ApiError;

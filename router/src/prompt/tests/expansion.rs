@@ -82,8 +82,9 @@ fn truncation_keeps_the_last_tokens() {
     let kept = truncated(after + 5 + 1).expect("the image stays");
     assert_eq!(kept.token_ids, whole.token_ids[whole.token_ids.len() - kept.token_ids.len()..]);
     assert_eq!(kept.placeholders, [placeholder(1, 5, 9, 0)]);
+    assert_eq!((whole.both_ways[0].end, kept.both_ways.as_slice()), (whole.placeholders[0].end(), &[1..6][..]));
     let without = truncated(after).expect("the image goes");
-    assert_eq!((without.placeholders.len(), without.images.len()), (0, 0));
+    assert_eq!((without.placeholders.len(), without.images.len(), without.both_ways.len()), (0, 0, 0));
     assert_eq!(without.token_ids.len() as u32, after);
 }
 

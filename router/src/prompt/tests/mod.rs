@@ -1,5 +1,6 @@
 //! Helpers: the embedded model, a family whose images are as long as a test wants, and short ways to write chats.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,6 +36,10 @@ impl VlmFamily for TestFamily {
 
     fn anchor(&self) -> TokenId {
         self.anchor
+    }
+
+    fn both_ways(&self, prompt: &PlacedPrompt<'_>) -> Vec<Range<u32>> {
+        prompt.images.iter().flat_map(|image| image.runs).map(|run| run.offset..run.end()).collect()
     }
 
     fn positions(&self, prompt: &PlacedPrompt<'_>) -> Positions {
