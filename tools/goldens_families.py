@@ -49,7 +49,7 @@ Json = dict[str, Any]
 
 def golden(name: str, folder: Path) -> Json:
     """Everything about one family, whose checkpoint is built in `folder`."""
-    oracle = Oracle(checkpoint.build(name, folder), name)
+    oracle = Oracle(checkpoint.build(name, folder))
     asked = cases.cases(oracle.family)
     check_varied(oracle, [case.files[0].image for case in asked if case.shape == "one image"][:6])
     check_counts(oracle)

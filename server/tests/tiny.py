@@ -35,7 +35,7 @@ class Tiny:
     @cached_property
     def oracle(self) -> Oracle:
         """Its answers are the truth."""
-        return Oracle(self.model_dir, self.name)
+        return Oracle(self.model_dir)
 
     @cached_property
     def prepared(self) -> Path:

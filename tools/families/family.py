@@ -28,7 +28,7 @@ Renames = Sequence[tuple[str, str]]
 
 def whole_views(processor: Processor, image: Image.Image) -> list[Pixels]:
     """The processor's geometry alone, as one [height, width, 3] array for each view, in encoder order."""
-    done = processor.image_processor([image], do_rescale=False, do_normalize=False)
+    done, _ = process_image(processor, image, do_rescale=False, do_normalize=False)
     return [view for pixels in done["pixel_values"] for view in channels_last(np.asarray(pixels))]
 
 
@@ -38,6 +38,11 @@ def channels_last(pixels: NDArray[Any]) -> Iterator[Pixels]:
         whole = np.moveaxis(view, 0, -1).astype(np.uint8)
         assert (whole == np.moveaxis(view, 0, -1)).all(), "the processor left more than its geometry in the pixels"
         yield np.ascontiguousarray(whole)
+
+
+def picture_itself(processor: Processor, image: Image.Image) -> list[Pixels]:
+    """One view, untouched: for models whose own processor prepares pictures in the shard."""
+    return [np.array(image)]
 
 
 def processor_count(processor: Processor, width: int, height: int) -> int | None:
@@ -51,7 +56,22 @@ def processor_count(processor: Processor, width: int, height: int) -> int | None
 
 def processor_replacement(processor: Processor, image: Image.Image) -> str:
     """The text the processor writes in place of an anchor."""
-    return str(processor.replace_image_token(processor.image_processor([image]), image_idx=0))
+    _, (replacement,) = process_image(processor, image)
+    return str(replacement)
+
+
+def process_image(processor: Processor, image: Image.Image, **options: Any) -> tuple[Inputs, list[str]]:
+    """The image processor's output and the text for one image, with the settings that the processor itself asks for.
+
+    They differ from those of the image processor alone: InternVL's asks for tiles, Pixtral's for larger patches.
+    """
+    asked = processor._merge_kwargs(**options)["images_kwargs"]
+    done: tuple[Inputs, list[str]] = processor._process_images([image], **asked)
+    return done
+
+
+def as_it_is(model: Model) -> None:
+    """Nothing is wrong with the model."""
 
 
 def no_positions(model: Model, inputs: Inputs) -> NDArray[np.int64] | None:
@@ -75,7 +95,7 @@ class Family:
     """A tiny checkpoint of a family in the shape of the real ones. Fields from `views` on are hooks."""
 
     name: str
-    """The exact `model_type`."""
+    """Its row, and the `model_type` of its configs unless another family has that already."""
     tokenizer: TokenizerFiles
     config: Callable[[], Config]
     """Small dimensions, real keys; the ids are those of `tokenizer`."""
@@ -106,6 +126,8 @@ class Family:
     """What stands for an image in the text, image tokens written out."""
     embeddings: Callable[[Model, Inputs, Image.Image], Tensor] = pooled_embeddings
     """What the shard's encoder must compute."""
+    mend: Callable[[Model], None] = as_it_is
+    """Puts right what keeps the model of transformers from answering; each use says what that is."""
     positions: Callable[[Model, Inputs], NDArray[np.int64] | None] = no_positions
     """Position ids of a prompt, [axes, tokens], where they do not count from zero."""
     both_ways: Callable[[Inputs], list[tuple[int, int]]] = no_ranges

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
-from families import find
-from families.family import Inputs, Model, Pixels, Processor
+from families import of
+from families.family import Inputs, Model, Pixels, Processor, process_image
 
 NUM_TOKENS = 24
 
@@ -72,18 +72,29 @@ def images_of(conversation: Conversation) -> list[Image.Image]:
     return [part for _, parts in conversation for part in parts if not isinstance(part, str)]
 
 
+def load_processor(folder: Path) -> Processor:
+    """The processor with its Pillow image processor.
+
+    Asked for Pillow as a whole, processors with a half for videos refuse: that half has no such class.
+    """
+    whole: Any = AutoProcessor
+    images: Any = AutoImageProcessor
+    processor: Processor = whole.from_pretrained(folder)
+    processor.image_processor = images.from_pretrained(folder, backend="pil")
+    return processor
+
+
 class Oracle:
     """A checkpoint through the stock classes."""
 
-    def __init__(self, folder: Path, family: str | None = None, *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
         logging.disable_progress_bar()
-        auto_processor: Any = AutoProcessor
         auto_model: Any = AutoModelForImageTextToText
         self.config = json.loads((folder / "config.json").read_text())
-        self.family = find(family or self.config["model_type"])
-        self.processor: Processor = auto_processor.from_pretrained(folder, backend="pil")
-        attention = self.family.attention
-        self.model: Model = auto_model.from_pretrained(folder, dtype=dtype, attn_implementation=attention).eval()
+        self.family = of(self.config)
+        self.processor = load_processor(folder)
+        self.model: Model = auto_model.from_pretrained(folder, dtype=dtype, attn_implementation=self.family.attention).eval()
+        self.family.mend(self.model)
 
     @cached_property
     def image_token(self) -> int:
@@ -147,7 +158,7 @@ class Oracle:
     @torch.inference_mode()
     def picture(self, image: Image.Image) -> Picture:
         """One image: views and embedding."""
-        inputs = dict(self.processor.image_processor([image], return_tensors="pt"))
+        inputs, _ = process_image(self.processor, image, return_tensors="pt")
         embedding = self.family.embeddings(self.model, inputs, image)
         return Picture(image.size, self.family.views(self.processor, image), embedding)
 
