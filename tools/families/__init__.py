@@ -1,7 +1,7 @@
 """Model families as tiny random checkpoints, and what `transformers` makes of them. Tests and goldens start here.
 
 A family is one module with an object of class `Family` and one row in `FAMILIES`, under the exact `model_type` of its
-`config.json`; only Pixtral's says `llava` there. Nothing of this is shipped.
+`config.json`; where checkpoints of one type differ in what counts, each has a row. Nothing of this is shipped.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "fast_vlm": "families.fast_vlm:FAMILY",
+    "gemma3": "families.gemma3:FAMILY",
     "idefics2": "families.idefics2:FAMILY",
     "idefics3": "families.idefics3:FAMILY",
     "internvl": "families.internvl:FAMILY",
@@ -22,6 +23,8 @@ FAMILIES = {
     "llava_next": "families.llava_next:FAMILY",
     "llava_onevision": "families.llava_onevision:FAMILY",
     "mistral3": "families.mistral3:FAMILY",
+    "paligemma": "families.paligemma:FAMILY",
+    "paligemma2": "families.paligemma:FAMILY_2",
     "pixtral": "families.pixtral:FAMILY",
     "smolvlm": "families.smolvlm:FAMILY",
 }
@@ -33,6 +36,10 @@ WITHOUT_A_FILE = {
 """Types that our servers leave to transformers. They have no goldens: nothing of ours computes anything of them."""
 
 
+VARIANTS = {("llava", "pixtral"): "pixtral", ("paligemma", "gemma2"): "paligemma2"}
+"""Rows for a `model_type` with another one inside."""
+
+
 def find(name: str) -> Family:
     """The family of this name."""
     module, _, member = (FAMILIES | WITHOUT_A_FILE)[name].partition(":")
@@ -42,5 +49,9 @@ def find(name: str) -> Family:
 
 def of(config: Mapping[str, Any]) -> Family:
     """The family of a checkpoint with this `config.json`."""
-    is_pixtral = config["model_type"] == "llava" and config["vision_config"]["model_type"] == "pixtral"
-    return find("pixtral" if is_pixtral else config["model_type"])
+    inside = [config[part]["model_type"] for part in ("vision_config", "text_config") if part in config]
+    return find(next((row for pair, row in VARIANTS.items() if _is(pair, config, inside)), config["model_type"]))
+
+
+def _is(pair: tuple[str, str], config: Mapping[str, Any], inside: list[str]) -> bool:
+    return pair[0] == config["model_type"] and pair[1] in inside

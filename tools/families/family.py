@@ -112,12 +112,14 @@ class Family:
     """Small dimensions, real keys; the ids are those of `tokenizer`."""
     processor: Callable[[Any], Processor]
     """The family's own class over a tokenizer of transformers, with the Pillow image processor."""
-    chat_template: str
-    """Short, in the shape of the real one."""
+    chat_template: str | None
+    """Short, in the shape of the real one. None: prompts are plain texts, in which the anchor stands for an image."""
     anchor: str = "<image>"
     """What the chat template writes once an image."""
     image_token: str = "<image>"
     """What the processor writes once an embedding."""
+    attention: str = "sdpa"
+    """The implementation of attention in `transformers`; Gemma 2 has no other than "eager"."""
     seed: int = 1
     """Changed when the random model answers every picture alike."""
     scales: Mapping[str, float] = field(default_factory=dict)

@@ -93,7 +93,7 @@ class Oracle:
         self.config = json.loads((folder / "config.json").read_text())
         self.family = of(self.config)
         self.processor = load_processor(folder)
-        self.model: Model = auto_model.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
+        self.model: Model = auto_model.from_pretrained(folder, dtype=dtype, attn_implementation=self.family.attention).eval()
         self.family.mend(self.model)
 
     @cached_property
@@ -103,9 +103,18 @@ class Oracle:
 
     def inputs(self, conversation: Conversation) -> Inputs:
         """Tensors of a conversation whose last turn is the user's."""
+        if self.family.chat_template is None:
+            return self.plain_inputs(conversation)
         messages = [{"role": role, "content": [_part(part) for part in parts]} for role, parts in conversation]
         options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
         done: Inputs = self.processor.apply_chat_template(messages, **options)
+        return done
+
+    def plain_inputs(self, conversation: Conversation) -> Inputs:
+        """Tensors of a single turn as the processor frames it."""
+        [(_, parts)] = conversation
+        text = "".join(part if isinstance(part, str) else self.family.anchor for part in parts)
+        done: Inputs = self.processor(text=[text], images=[images_of(conversation)], return_tensors="pt")
         return done
 
     @torch.inference_mode()
