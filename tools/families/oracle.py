@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
-from families import find
-from families.family import Inputs, Model, Pixels, Processor
+from families import of
+from families.family import GEOMETRY, Inputs, Model, Pixels, Processor, process_image, views_of
 
 NUM_TOKENS = 24
 
@@ -72,17 +72,29 @@ def images_of(conversation: Conversation) -> list[Image.Image]:
     return [part for _, parts in conversation for part in parts if not isinstance(part, str)]
 
 
+def load_processor(folder: Path) -> Processor:
+    """The processor with its Pillow image processor.
+
+    Asked for Pillow as a whole, processors with a half for videos refuse: that half has no such class.
+    """
+    whole: Any = AutoProcessor
+    images: Any = AutoImageProcessor
+    processor: Processor = whole.from_pretrained(folder)
+    processor.image_processor = images.from_pretrained(folder, backend="pil")
+    return processor
+
+
 class Oracle:
     """A checkpoint through the stock classes."""
 
     def __init__(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
         logging.disable_progress_bar()
-        auto_processor: Any = AutoProcessor
         auto_model: Any = AutoModelForImageTextToText
         self.config = json.loads((folder / "config.json").read_text())
-        self.family = find(self.config["model_type"])
-        self.processor: Processor = auto_processor.from_pretrained(folder, backend="pil")
-        self.model: Model = auto_model.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
+        self.family = of(self.config)
+        self.processor = load_processor(folder)
+        self.model: Model = auto_model.from_pretrained(folder, dtype=dtype, attn_implementation=self.family.attention).eval()
+        self.family.mend(self.model)
 
     @cached_property
     def image_token(self) -> int:
@@ -91,9 +103,18 @@ class Oracle:
 
     def inputs(self, conversation: Conversation) -> Inputs:
         """Tensors of a conversation whose last turn is the user's."""
+        if self.family.chat_template is None:
+            return self.plain_inputs(conversation)
         messages = [{"role": role, "content": [_part(part) for part in parts]} for role, parts in conversation]
         options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
         done: Inputs = self.processor.apply_chat_template(messages, **options)
+        return done
+
+    def plain_inputs(self, conversation: Conversation) -> Inputs:
+        """Tensors of a single turn as the processor frames it."""
+        [(_, parts)] = conversation
+        text = "".join(part if isinstance(part, str) else self.family.anchor for part in parts)
+        done: Inputs = self.processor(text=[text], images=[images_of(conversation)], return_tensors="pt")
         return done
 
     @torch.inference_mode()
@@ -135,9 +156,14 @@ class Oracle:
         return logits
 
     @torch.inference_mode()
-    def picture(self, image: Image.Image) -> Picture:
-        """One image: views and embedding."""
-        inputs = dict(self.processor.image_processor([image], return_tensors="pt"))
+    def picture(self, image: Image.Image, *, several: bool = False) -> Picture:
+        """One image, perhaps one of several in its prompt: views and embedding."""
+        among = self.family.among_several
+        if several and among is not None:
+            views = views_of(among(self.processor, image, **GEOMETRY))
+            inputs = among(self.processor, image, return_tensors="pt")
+            return Picture(image.size, views, self.family.embeddings(self.model, inputs, image))
+        inputs, _ = process_image(self.processor, image, return_tensors="pt")
         embedding = self.family.embeddings(self.model, inputs, image)
         return Picture(image.size, self.family.views(self.processor, image), embedding)
 

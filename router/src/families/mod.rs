@@ -3,7 +3,7 @@
 //! Arithmetic on sizes only. Nothing here sees a pixel, a file or a request; every constant comes from the
 //! checkpoint's own `config.json` and processor settings. The truth each family is measured against is the model's
 //! Hugging Face processor with its Pillow backend. A new family is one file here, its module line and its row in
-//! [`FAMILIES`].
+//! [`FAMILIES`]. A type without a row is left to that processor itself, if transformers knows it (`processor`).
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,14 +12,27 @@ use std::sync::Arc;
 use serde_json::Value;
 use text_generation_scheduler::{Placeholder, Positions, TokenId};
 
+mod anyres;
 mod clip;
 mod fast_vlm;
+mod idefics2;
+mod idefics3;
 mod llava;
+mod llava_next;
+mod llava_onevision;
+mod patches;
+mod internvl;
+mod pixtral;
+mod processor;
 mod settings;
 #[cfg(test)]
 mod tests;
 
+use processor::ProcessorFamily;
+pub use processor::{AskProcessor, ImageMarks};
 use settings::InvalidSetting;
+
+use crate::prepared::PreparedModel;
 
 /// Width and height in pixels.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Hash)]
@@ -148,6 +161,8 @@ pub enum Piece {
     Tokens(u32),
     /// Text, tokenised together with the text beside it; control tokens in it count.
     Text(Cow<'static, str>),
+    /// Text on the border of an image: two images that touch share it, and a word behind it is set off by a blank.
+    Border(Cow<'static, str>),
 }
 
 /// What an image becomes: its views, in encoder order, and what stands for it in the prompt.
@@ -169,6 +184,12 @@ impl ImageLayout {
     pub fn num_tokens(&self) -> u32 {
         let tokens = |piece: &Piece| if let Piece::Tokens(count) = piece { *count } else { 0 };
         self.pieces.iter().map(tokens).fold(0, u32::saturating_add)
+    }
+
+    /// What the encoder's work grows with: pixels it sees or, where the shard resizes, embeddings it makes.
+    pub fn cost(&self, size: ImageSize) -> u64 {
+        let whole = self.views.iter().all(|view| view.0.is_empty());
+        if whole { u64::from(self.num_tokens()) } else { self.num_pixels(size) }
     }
 
     /// Pixels the encoder sees of an image of `size`.
@@ -230,6 +251,17 @@ pub enum ImageRejected {
         /// Rows.
         height: u32,
     },
+    /// The model's own processor, or what shards hold, sets the limit.
+    #[error("this model takes no image of {width}x{height} pixels")]
+    Size {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+    /// A shard was asked and said nothing: no fault of the image.
+    #[error("the model did not answer in time")]
+    Unanswered,
 }
 
 /// How one family of vision-language models sees images.
@@ -243,10 +275,25 @@ pub trait VlmFamily: Send + Sync {
     /// The id that the chat template writes once per image.
     fn anchor(&self) -> TokenId;
 
+    /// The same as text, for a model whose anchor is no token.
+    fn anchor_text(&self) -> Option<&str> {
+        None
+    }
+
+    /// Sides tried when looking for the image that costs the encoder the most.
+    fn probe_sides(&self) -> &[u32] {
+        &PROBE_SIDES
+    }
+
     /// Ranges of the prompt whose tokens attend to each other both ways, ascending and not overlapping. A range is
     /// computed in one step, so none may be longer than a step.
     fn both_ways(&self, _prompt: &PlacedPrompt<'_>) -> Vec<Range<u32>> {
         Vec::new()
+    }
+
+    /// The rules for a prompt with several images, where they are not those for one. Everything else is the same.
+    fn several(&self) -> Option<Arc<dyn VlmFamily>> {
+        None
     }
 
     /// Position ids of the expanded prompt. Most families count from zero.
@@ -255,10 +302,23 @@ pub trait VlmFamily: Send + Sync {
     }
 }
 
+/// Encoders cost most near squares and at the limits.
+const PROBE_SIDES: [u32; 6] = [56, 336, 1024, 2048, 4096, 8192];
+
 type Build = fn(&Value, &Value) -> Result<Arc<dyn VlmFamily>, InvalidSetting>;
 
 /// Families that take images, by the exact `model_type` of `config.json`.
-const FAMILIES: &[(&str, Build)] = &[("fast_vlm", fast_vlm::build), ("llava", llava::build)];
+const FAMILIES: &[(&str, Build)] = &[
+    ("fast_vlm", fast_vlm::build),
+    ("idefics2", idefics2::build),
+    ("idefics3", idefics3::build),
+    ("internvl", internvl::build),
+    ("llava", llava::build),
+    ("llava_next", llava_next::build),
+    ("llava_onevision", llava_onevision::build),
+    ("mistral3", pixtral::build),
+    ("smolvlm", idefics3::build),
+];
 
 /// Model types that are served without images.
 const TEXT_ONLY: &[&str] = &["gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"];

@@ -1,5 +1,6 @@
 //! Typed reads from a checkpoint's JSON settings. Every complaint names the key, so that an operator can find it.
 
+use serde::Deserialize as _;
 use serde_json::Value;
 use text_generation_scheduler::TokenId;
 
@@ -53,6 +54,15 @@ pub(super) fn integer_or(settings: &Value, key: &str, default: u32) -> Result<u3
     if is_absent(settings, key) { Ok(default) } else { integer(settings, key) }
 }
 
+/// A text with the value the processor's library gives it when it is left out.
+pub(super) fn text_or(settings: &Value, key: &str, default: &str) -> Result<String, InvalidSetting> {
+    match settings.get(key) {
+        None | Some(Value::Null) => Ok(default.to_owned()),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err(InvalidSetting::malformed(key, "a text")),
+    }
+}
+
 /// A flag that processors written before it existed leave out.
 pub(super) fn optional_flag(settings: &Value, key: &str) -> Result<bool, InvalidSetting> {
     if is_absent(settings, key) { Ok(false) } else { flag(settings, key) }
@@ -66,6 +76,20 @@ pub(super) fn is_absent(settings: &Value, key: &str) -> bool {
 pub(super) fn size(settings: &Value, key: &str) -> Result<ImageSize, InvalidSetting> {
     let sides = settings.get(key).ok_or_else(|| InvalidSetting::malformed(key, "a size"))?;
     Ok(ImageSize::new(positive(sides, "width")?, positive(sides, "height")?))
+}
+
+/// `[[height, width], …]` under `key`.
+pub(super) fn sides(settings: &Value, key: &str) -> Result<Vec<ImageSize>, InvalidSetting> {
+    let pairs: Option<Vec<(u32, u32)>> = settings.get(key).and_then(|pairs| Vec::deserialize(pairs).ok());
+    let pairs = pairs.ok_or_else(|| InvalidSetting::malformed(key, "a list of heights and widths"))?;
+    Ok(pairs.into_iter().map(|(height, width)| ImageSize::new(width, height)).collect())
+}
+
+/// `image_mean` as a colour, rounded down as processors do.
+pub(super) fn mean_colour(processor: &Value) -> Result<[u8; 3], InvalidSetting> {
+    let mean = processor.get("image_mean").and_then(|mean| <[f64; 3]>::deserialize(mean).ok());
+    let mean = mean.ok_or_else(|| InvalidSetting::malformed("image_mean", "three numbers"))?;
+    Ok(mean.map(|part| (part * 255.0) as u8))
 }
 
 /// Pillow's number of a filter under `resample`.

@@ -194,6 +194,10 @@ impl PromptBuilder {
 
 /// The texts of a family's tokens, which from now on no user text becomes.
 fn image_marks(encoder: &mut Encoder, family: &dyn VlmFamily) -> Result<ImageMarks, InvalidTokenizer> {
-    let anchor = encoder.forbid_media(family.anchor())?;
+    let anchor = match family.anchor_text() {
+        // If it is a token all the same, `prepare` lists it among the media tokens.
+        Some(text) => text.to_owned(),
+        None => encoder.forbid_media(family.anchor())?,
+    };
     Ok(ImageMarks { anchor, image_token: encoder.forbid_media(family.image_token())? })
 }

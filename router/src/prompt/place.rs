@@ -6,6 +6,7 @@ use std::ops::Range;
 use text_generation_scheduler::ImageKey;
 
 use super::error::PromptError;
+use super::python::is_space;
 use super::spanned::Spanned;
 use crate::families::Piece;
 use crate::images::LoadedImage;
@@ -37,6 +38,8 @@ pub(super) struct Placed {
     pub(super) runs: Vec<Run>,
     /// The bytes that stand for each image, separators included.
     pub(super) regions: Vec<Range<usize>>,
+    /// Where the last border of an image ends.
+    pub(super) border: Option<usize>,
 }
 
 /// Replaces the k-th anchor that no user wrote by the pieces of the k-th image.
@@ -73,6 +76,9 @@ fn anchors(spanned: &Spanned, anchor: &str) -> Vec<Range<usize>> {
 impl Placed {
     /// Appends a range of the original, the user's parts of it marked.
     fn copy(&mut self, original: &Spanned, range: Range<usize>) {
+        if self.at_border() && original.text[range.clone()].starts_with(is_word) {
+            self.spanned.text.push(' ');
+        }
         let first = original.user.partition_point(|user| user.end <= range.start);
         let mut from = range.start;
         for user in original.user[first..].iter().take_while(|user| user.start < range.end) {
@@ -89,6 +95,7 @@ impl Placed {
         for piece in &image.layout.pieces {
             match piece {
                 Piece::Text(text) => self.spanned.text.push_str(text),
+                Piece::Border(text) => self.write_border(text),
                 Piece::Tokens(0) => {}
                 Piece::Tokens(length) => {
                     self.spanned.text.push_str(image_token);
@@ -99,4 +106,20 @@ impl Placed {
         }
         self.regions.push(start..self.spanned.text.len());
     }
+
+    fn write_border(&mut self, text: &str) {
+        if !self.at_border() {
+            self.spanned.text.push_str(text);
+            self.border = Some(self.spanned.text.len());
+        }
+    }
+
+    fn at_border(&self) -> bool {
+        self.border == Some(self.spanned.text.len())
+    }
+}
+
+/// What the processors of `transformers` set off from a border: whatever is no blank and opens no control token.
+fn is_word(letter: char) -> bool {
+    letter != '<' && !is_space(letter)
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
@@ -18,17 +18,36 @@ MODELS = {
     "fast_vlm": "text_generation_server.models.fast_vlm:FastVlm",
     "gemma": "text_generation_server.models.text_only:Gemma",
     "gemma2": "text_generation_server.models.text_only:Gemma2",
+    "gemma3": "text_generation_server.models.gemma3:Gemma3",
     "gemma3_text": "text_generation_server.models.text_only:Gemma3",
+    "idefics2": "text_generation_server.models.idefics2:Idefics2",
+    "idefics3": "text_generation_server.models.idefics3:Idefics3",
+    "internvl": "text_generation_server.models.internvl:InternVl",
     "llama": "text_generation_server.models.text_only:Llama",
     "llava": "text_generation_server.models.llava:Llava",
+    "llava_next": "text_generation_server.models.llava_next:LlavaNext",
+    "llava_onevision": "text_generation_server.models.llava_onevision:LlavaOnevision",
     "mistral": "text_generation_server.models.text_only:Mistral",
+    "mistral3": "text_generation_server.models.mistral3:Mistral3",
+    "paligemma": "text_generation_server.models.paligemma:PaliGemma",
     "qwen2": "text_generation_server.models.text_only:Qwen2",
     "qwen3": "text_generation_server.models.text_only:Qwen3",
+    "smolvlm": "text_generation_server.models.idefics3:Idefics3",
 }
+
+FALLBACK = "text_generation_server.models.fallback.model:TransformersModel"
+"""For types that have no row and that transformers knows."""
+
+Piece: TypeAlias = "int | str"
+"""A part of what stands for an image in a prompt: so many image tokens, or text."""
 
 
 class UnsupportedModel(Exception):
     """No row of `MODELS`, or a variant its file does not cover."""
+
+
+class CannotEncode(Exception):
+    """The model cannot take this image. The text is meant for clients."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +59,8 @@ class ModelShape:
     embedding_width: int
     attention: AttentionShape
     position_axes: int = 1
+    raw_views: bool = False
+    """Whether `encode_views` takes uint8 pixels of [N, height, width, 3] on the CPU, and prepares them itself."""
 
 
 class Model(Protocol):
@@ -50,7 +71,11 @@ class Model(Protocol):
     """Prefixes of tensor names in checkpoints of other times, and what they are here."""
 
     def encode_views(self, pixel_values_NCHW: Tensor) -> Tensor:
-        """Embeddings of equally sized, normalised views: [N, tokens, width]."""
+        """Embeddings of equally sized, normalised views: [N, tokens, width].
+
+        Raises:
+            CannotEncode: the model does not take them.
+        """
 
     def join_views(self, views: Sequence[Tensor], header: ImageHeader) -> Tensor:
         """The embeddings of one image from those of its views, in encoder order: [tokens, width].
@@ -68,9 +93,23 @@ class Model(Protocol):
         """Scores for the given tokens: [R, vocabulary], float32."""
 
 
-def build(model_type: str, config: dict[str, Any], weights: Weights, ranks: Ranks) -> Model:
-    """Loads the model of this type."""
-    row = MODELS.get(model_type)
+@runtime_checkable
+class CountsImages(Protocol):
+    """A model whose images are laid out by its own processor, because the router has no arithmetic for it."""
+
+    def pieces(self, width: int, height: int) -> list[Piece]:
+        """What stands for an image of this size.
+
+        Raises:
+            CannotEncode: the model does not take this size.
+        """
+
+
+def build(
+    model_type: str, config: dict[str, Any], weights: Weights, ranks: Ranks, *, known_to_transformers: bool = False
+) -> Model:
+    """Loads the model of this type. One without a row is left to transformers, if that knows it."""
+    row = MODELS.get(model_type, FALLBACK if known_to_transformers else None)
     if row is None:
         raise UnsupportedModel(f"model_type {model_type} is not known; there is {', '.join(MODELS)}")
     module, _, member = row.partition(":")

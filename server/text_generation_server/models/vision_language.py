@@ -81,6 +81,9 @@ class Projector:
 
 
 def _is_tied(config: Mapping[str, Any], weights: Weights) -> bool:
-    """Whether the output head is the token embedding. Some checkpoints say so only of their text half."""
-    said_of_text = bool(config["text_config"].get("tie_word_embeddings", False))
-    return bool(config.get("tie_word_embeddings", False)) or (said_of_text and not weights.has("lm_head.weight"))
+    """Whether the output head is the token embedding: if it is said so anywhere and no other head is there.
+
+    Large Mistral 3 and InternVL checkpoints have a head and leave the setting to their class, whose default is to tie.
+    """
+    said = config.get("tie_word_embeddings", False) or config["text_config"].get("tie_word_embeddings", False)
+    return bool(said) and not weights.has("lm_head.weight")
