@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "llava": "families.llava:FAMILY",
+    "qwen2_5_vl": "families.qwen2_5_vl:FAMILY",
+    "qwen2_vl": "families.qwen2_vl:FAMILY",
+    "qwen3_vl": "families.qwen3_vl:FAMILY",
 }
 
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
 from families import find
@@ -72,16 +72,27 @@ def images_of(conversation: Conversation) -> list[Image.Image]:
     return [part for _, parts in conversation for part in parts if not isinstance(part, str)]
 
 
+def load_processor(folder: Path) -> Processor:
+    """The processor with its Pillow image processor.
+
+    Asked for Pillow as a whole, processors with a half for videos refuse: that half has no such class.
+    """
+    whole: Any = AutoProcessor
+    images: Any = AutoImageProcessor
+    processor: Processor = whole.from_pretrained(folder)
+    processor.image_processor = images.from_pretrained(folder, backend="pil")
+    return processor
+
+
 class Oracle:
     """A checkpoint through the stock classes."""
 
     def __init__(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
         logging.disable_progress_bar()
-        auto_processor: Any = AutoProcessor
         auto_model: Any = AutoModelForImageTextToText
         self.config = json.loads((folder / "config.json").read_text())
         self.family = find(self.config["model_type"])
-        self.processor: Processor = auto_processor.from_pretrained(folder, backend="pil")
+        self.processor = load_processor(folder)
         self.model: Model = auto_model.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
 
     @cached_property
