@@ -35,7 +35,7 @@ from families.oracle import Asked, Oracle, check_varied  # noqa: E402
 from goldens_images import checksum, generate  # noqa: E402
 from harness.pictures import sha256  # noqa: E402
 
-from text_generation_server.model_facts import processor_settings  # noqa: E402
+from text_generation_server.model_facts import filled_config, processor_settings  # noqa: E402
 
 GOLDENS = ROOT / "integration-tests" / "goldens" / "families"
 TIE = 1e-3
@@ -56,7 +56,7 @@ def golden(name: str, folder: Path) -> Json:
         "family": name,
         "versions": {package: version(package) for package in PINNED},
         "weights_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
-        "config": oracle.config,
+        "config": filled_config(folder),
         "processor": processor_settings(folder),
         "anchor": oracle.family.tokenizer.id(oracle.family.anchor),
         "image_token": oracle.image_token,

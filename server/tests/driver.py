@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +41,11 @@ def ints(numbers: Iterable[int]) -> Ints:
     return np.array(list(numbers), dtype=np.int64)
 
 
+LARGEST = ImageHeader(b"", VIEW, (VIEW,), IMAGE_TOKENS)
+
+
 def warm_up(**changes: int) -> WarmupRequest:
+    """What the embedded model is warmed up with."""
     request = {
         "block_size": 16,
         "max_step_tokens": 512,
@@ -51,13 +55,15 @@ def warm_up(**changes: int) -> WarmupRequest:
         "max_blocks": 512,
         "embedding_cache_tokens": 1024,
     }
-    return WarmupRequest(largest_image=ImageHeader(b"", VIEW, (VIEW,), 36), **(request | changes))
+    return WarmupRequest(largest_image=LARGEST, **(request | changes))
 
 
-def load(rank: int = 0, world_size: int = 1, master_port: int = 0, dtype: str = "auto") -> Shard:
-    """The embedded model, warmed up on the CPU."""
+def load(
+    rank: int = 0, world_size: int = 1, master_port: int = 0, dtype: str = "auto", prepared: Path = PREPARED
+) -> Shard:
+    """A model, warmed up on the CPU: the embedded one, unless it is named."""
     config = ShardConfig(
-        prepared=PREPARED,
+        prepared=prepared,
         socket=Path("unused"),
         rank=rank,
         world_size=world_size,
@@ -66,8 +72,10 @@ def load(rank: int = 0, world_size: int = 1, master_port: int = 0, dtype: str = 
         num_threads=1,
         dtype=dtype,
     )
-    shard = Shard(config, PreparedModel.read(PREPARED))
-    shard.warm_up(warm_up())
+    shard = Shard(config, PreparedModel.read(prepared))
+    # On a CPU an image of the largest size would only fill caches, and each model has another one.
+    large = {"max_step_tokens": 8192, "max_sequence_tokens": 2048, "max_blocks": 4096}
+    shard.warm_up(warm_up() if prepared == PREPARED else replace(warm_up(**large), largest_image=None))
     return shard
 
 
@@ -87,23 +95,52 @@ def image(seed: int, num_tokens: int = IMAGE_TOKENS) -> Image:
     return Image(header, [torch.from_numpy(picture(seed))])
 
 
+class Run(NamedTuple):
+    """`length` image tokens from `offset` of a prompt on: the embeddings of an image from `image_offset` on."""
+
+    offset: int
+    length: int
+    image_offset: int
+    image: Image
+
+
 @dataclass
 class Prompt:
-    """Token ids with whole images in them: a run of image tokens starts at each offset."""
+    """Token ids with images in them. Positions are those of transformers, where they do not count from zero."""
 
     token_ids: list[int]
-    images: dict[int, int] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
+    positions: Ints | None = None
+    both_ways: list[tuple[int, int]] = field(default_factory=list)
 
     @staticmethod
     def of(*parts: list[int] | int) -> Prompt:
-        """Lists are text, numbers are seeds of pictures."""
+        """Of the embedded model. Lists are text, numbers are seeds of pictures."""
         prompt = Prompt([])
         for part in parts:
             if isinstance(part, int):
-                prompt.images[len(prompt.token_ids)] = part
+                prompt.runs.append(Run(len(prompt.token_ids), IMAGE_TOKENS, 0, image(part)))
                 part = [IMAGE_TOKEN] * IMAGE_TOKENS
             prompt.token_ids += part
         return prompt
+
+    @property
+    def images(self) -> dict[bytes, Image]:
+        """Each image once, in order of appearance."""
+        return {run.image.header.key: run.image for run in self.runs}
+
+    def continued(self, tokens: list[int]) -> Prompt:
+        """This prompt with what was generated behind it, as after a preemption."""
+        positions = self.positions_of(0, len(self.token_ids) + len(tokens))
+        return Prompt(self.token_ids + tokens, self.runs, positions, self.both_ways)
+
+    def positions_of(self, start: int, stop: int) -> Ints | None:
+        """[axes, tokens] of tokens `start..stop`; generated ones count up from the largest of the prompt."""
+        if self.positions is None:
+            return None
+        generated = np.arange(stop - len(self.token_ids)) + self.positions.max() + 1
+        axes = np.tile(generated, (len(self.positions), 1))
+        return np.concatenate([self.positions, axes], axis=1)[:, start:stop]
 
 
 class SpanEntry(NamedTuple):
@@ -126,6 +163,7 @@ class Row:
     sample: bool = True
     reset: bool = False
     spans: list[SpanEntry] = field(default_factory=list)
+    positions: Ints | None = None
 
     @property
     def flags(self) -> int:
@@ -134,6 +172,10 @@ class Row:
 
 
 def rows_of(rows: Sequence[Row], positions: Ints | None = None) -> Rows:
+    """The arrays of a step. `positions` overrules those of the rows, which have them all or none."""
+    given = [row.positions for row in rows if row.positions is not None]
+    if given and positions is None:
+        positions = np.concatenate(given, axis=1)
     spans = [(number, span) for number, row in enumerate(rows) for span in row.spans]
     tokens = [row.token_ids if row.token_ids is not None else [0] for row in rows]
     return Rows(
@@ -180,21 +222,22 @@ class Driver:
 
     def learn(self, sequence: int, prompt: Prompt, sampling: Sampling = GREEDY) -> None:
         """Announces a sequence and encodes its images."""
-        for seed in prompt.images.values():
-            self.shard.images.put(image(seed))
+        for one in prompt.images.values():
+            self.shard.images.put(one)
         new = NewSequence(sequence, sampling, ints(prompt.token_ids))
         ranks = self.shard.ranks
-        encode = [EncodeImage(key(seed), seed % ranks.world_size) for seed in prompt.images.values()]
+        encode = [EncodeImage(name, number % ranks.world_size) for number, name in enumerate(prompt.images)]
         self.owned.pop(sequence, None)
         assert not self.step([], new_sequences=[new], encode_images=encode).failures
 
     def chunk(self, sequence: int, prompt: Prompt, start: int, stop: int) -> Row:
         """The row that computes tokens `start..stop` of a prompt, and samples if they are the last."""
         spans = []
-        for offset, seed in prompt.images.items():
-            first, last = max(start, offset), min(stop, offset + IMAGE_TOKENS)
+        for run in prompt.runs:
+            first, last = max(start, run.offset), min(stop, run.offset + run.length)
             if first < last:
-                spans.append(SpanEntry(first - start, last - first, first - offset, key(seed)))
+                image_offset = run.image_offset + first - run.offset
+                spans.append(SpanEntry(first - start, last - first, image_offset, run.image.header.key))
         return Row(
             sequence,
             start,
@@ -203,11 +246,13 @@ class Driver:
             sample=stop == len(prompt.token_ids),
             reset=start == 0,
             spans=spans,
+            positions=prompt.positions_of(start, stop),
         )
 
-    def decode(self, sequence: int, length: int) -> Row:
-        """The row that computes token number `length`, the one sampled last."""
-        return Row(sequence, length, None, self.blocks(sequence, length + 1))
+    def decode(self, sequence: int, length: int, prompt: Prompt | None = None) -> Row:
+        """The row that computes token number `length`, the one sampled last, at the position that follows `prompt`."""
+        positions = None if prompt is None else prompt.positions_of(length, length + 1)
+        return Row(sequence, length, None, self.blocks(sequence, length + 1), positions=positions)
 
     def blocks(self, sequence: int, num_tokens: int) -> list[int]:
         """New blocks, so that the sequence has room for this many tokens."""
@@ -237,7 +282,10 @@ class Driver:
             ]
             self.collect(self.step(rows), first, outputs)
         for index in range(num_tokens - 1):
-            rows = [self.decode(first + n, len(prompt.token_ids) + index) for n, prompt in enumerate(prompts)]
+            rows = [
+                self.decode(first + number, len(prompt.token_ids) + index, prompt)
+                for number, prompt in enumerate(prompts)
+            ]
             self.collect(self.step(rows), first, outputs)
         self.step([], forget_sequences=[first + number for number in range(len(prompts))])
         return outputs

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from driver import PREPARED, Prompt, picture
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageTextToText
 
@@ -24,7 +26,9 @@ class Reference:
     @torch.inference_mode()
     def embeddings(self, seeds: list[int]) -> Tensor:
         """[images, tokens, width]."""
-        output = self.model.model.get_image_features(self._pixel_values(seeds), return_dict=True)
+        output = self.model.model.get_image_features(
+            self._pixel_values([picture(seed) for seed in seeds]), return_dict=True
+        )
         embeddings: Tensor = output.pooler_output
         return embeddings
 
@@ -45,9 +49,9 @@ class Reference:
     def _inputs(self, prompt: Prompt) -> dict[str, Tensor]:
         ids = torch.tensor([prompt.token_ids])
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        seeds = list(prompt.images.values())
-        return inputs | ({"pixel_values": self._pixel_values(seeds)} if seeds else {})
+        pictures = [run.image.views[0].numpy() for run in prompt.runs]
+        return inputs | ({"pixel_values": self._pixel_values(pictures)} if pictures else {})
 
-    def _pixel_values(self, seeds: list[int]) -> Tensor:
-        pixels: Tensor = self.processor([picture(seed) for seed in seeds], return_tensors="pt")["pixel_values"]
+    def _pixel_values(self, pictures: list[NDArray[np.uint8]]) -> Tensor:
+        pixels: Tensor = self.processor(pictures, return_tensors="pt")["pixel_values"]
         return pixels

@@ -50,7 +50,7 @@ def test_image_embeddings(shard: Shard, reference: Reference) -> None:
 def test_log_probabilities(driver: Driver, reference: Reference, prompt: Prompt) -> None:
     (scored,) = driver.generate_scored([prompt], 4)
     tokens = [token for token, _ in scored]
-    continued = Prompt(prompt.token_ids + tokens, prompt.images)
+    continued = Prompt(prompt.token_ids + tokens, prompt.runs)
     logprobs = torch.log_softmax(reference.logits(continued), -1)[len(prompt.token_ids) - 1 :]
     wanted = [float(logprobs[index, token]) for index, token in enumerate(tokens)]
     assert [logprob for _, logprob in scored] == pytest.approx(wanted, abs=2e-4)

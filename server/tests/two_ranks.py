@@ -1,21 +1,45 @@
-"""Two ranks of the embedded model, each in a process of its own, meeting over gloo."""
+"""Two ranks of a model, each in a process of its own, meeting over gloo."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from driver import Driver, Prompt, load
+import numpy as np
+import torch
+from driver import PREPARED, Driver, Prompt, Run, load
+
+from text_generation_server.images import Image
+from text_generation_server.plan import ImageHeader, ViewSize
 
 
-def run(prompts: list[Prompt], num_tokens: int, cuts: list[int]) -> list[list[list[int]]]:
+def run(
+    prompts: Sequence[Prompt], num_tokens: int, cuts: Sequence[int], prepared: Path = PREPARED
+) -> list[list[list[int]]]:
     """What each rank sampled for each prompt."""
-    work = json.dumps([[[p.token_ids, list(p.images.items())] for p in prompts], num_tokens, cuts, _free_port()])
-    command = [sys.executable, str(Path(__file__)), work]
+    work = {
+        "prepared": str(prepared),
+        "port": _free_port(),
+        "num_tokens": num_tokens,
+        "cuts": list(cuts),
+        "prompts": [_packed(prompt) for prompt in prompts],
+    }
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(work, file)
+        file.flush()
+        return _outputs([sys.executable, str(Path(__file__)), file.name])
+
+
+def _outputs(command: list[str]) -> list[list[list[int]]]:
     paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     ranks = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True, env=paths) for rank in range(2)]
     outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
@@ -29,12 +53,51 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _rank(work: str, rank: int) -> None:
-    prompts, num_tokens, cuts, port = json.loads(work)
-    driver = Driver(load(rank, 2, port))
-    tokens = driver.generate([Prompt(ids, dict(images)) for ids, images in prompts], num_tokens, cuts)
-    json.dump(tokens, sys.stdout)
+def _packed(prompt: Prompt) -> dict[str, Any]:
+    positions = None if prompt.positions is None else prompt.positions.tolist()
+    images = [
+        [asdict(image.header) | {"key": key.hex()}, [_base64(view.numpy().tobytes()) for view in image.views]]
+        for key, image in prompt.images.items()
+    ]
+    runs = [[*run[:3], run.image.header.key.hex()] for run in prompt.runs]
+    return {
+        "token_ids": prompt.token_ids,
+        "images": images,
+        "runs": runs,
+        "positions": positions,
+        "both_ways": prompt.both_ways,
+    }
+
+
+def _unpacked(packed: dict[str, Any]) -> Prompt:
+    images = {header["key"]: _image(header, views) for header, views in packed["images"]}
+    positions = packed["positions"]
+    return Prompt(
+        token_ids=packed["token_ids"],
+        runs=[Run(offset, length, first, images[key]) for offset, length, first, key in packed["runs"]],
+        positions=None if positions is None else np.array(positions, dtype=np.int64),
+        both_ways=[(offset, length) for offset, length in packed["both_ways"]],
+    )
+
+
+def _image(header: dict[str, Any], views: list[str]) -> Image:
+    sizes = tuple(ViewSize(**size) for size in header["views"])
+    flat = [torch.frombuffer(bytearray(base64.b64decode(view)), dtype=torch.uint8) for view in views]
+    shaped = [pixels.view(size.height, size.width, 3) for pixels, size in zip(flat, sizes, strict=True)]
+    original = ViewSize(**header["original"])
+    return Image(ImageHeader(bytes.fromhex(header["key"]), original, sizes, header["num_tokens"]), shaped)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _rank(path: Path, rank: int) -> None:
+    work = json.loads(path.read_text())
+    driver = Driver(load(rank, 2, work["port"], prepared=Path(work["prepared"])))
+    prompts = [_unpacked(packed) for packed in work["prompts"]]
+    json.dump(driver.generate(prompts, work["num_tokens"], work["cuts"]), sys.stdout)
 
 
 if __name__ == "__main__":
-    _rank(sys.argv[1], int(sys.argv[2]))
+    _rank(Path(sys.argv[1]), int(sys.argv[2]))

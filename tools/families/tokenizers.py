@@ -30,8 +30,8 @@ WORDS = (
     "picture pictures photo color colour shape shapes red green blue yellow purple white black circle square triangle "
     "background same different second first two one three between before after left right above below inside outside "
     "show shows shown see look large small thing things answer question in detail please short words table chart text "
-    "tile view col column end turn start be was has have from by or an at all but they their which when where who will would more some "
-    "if no out so up about into than then them these its over only other new time people way use make like"
+    "tile view col column end turn start be was has have from by or an at all but they their which when where who will "
+    "would more some if no out so up about into than then them these its over only other new time people way use"
 )
 STARTS = "What How Describe Answer Is Are The This There Two In Now And A It Yes No Tell"
 ROLES = "user User USER assistant Assistant ASSISTANT system System model human INST image row col global img"

@@ -1,0 +1,112 @@
+"""A family's tiny checkpoint, as a shard of ours and as `transformers`, and prompts for both. No test lives here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from driver import Driver, Prompt, Run, load
+from families import cases, checkpoint
+from families.oracle import Conversation, Oracle, images_of
+from families.oracle import Picture as Seen
+from torch import Tensor
+
+from text_generation_server.images import Image
+from text_generation_server.plan import ImageHeader, ViewSize
+from text_generation_server.prepare import prepare
+
+
+@dataclass
+class Tiny:
+    """One family in one folder. Everything is made when it is asked for, once."""
+
+    name: str
+    folder: Path
+
+    @cached_property
+    def model_dir(self) -> Path:
+        """The checkpoint as `transformers` would write it today."""
+        return checkpoint.build(self.name, self.folder / "new")
+
+    @cached_property
+    def oracle(self) -> Oracle:
+        """Its answers are the truth."""
+        return Oracle(self.model_dir)
+
+    @cached_property
+    def prepared(self) -> Path:
+        """The file that ranks start from."""
+        return self.prepared_as(self.model_dir)
+
+    @cached_property
+    def driver(self) -> Driver:
+        """A shard in float32."""
+        return self.driver_of(self.prepared)
+
+    def prepared_as(self, model_dir: Path) -> Path:
+        """The prepared file of any of its checkpoints."""
+        return prepare(str(model_dir), None, self.folder / "prepared")
+
+    @staticmethod
+    def driver_of(prepared: Path, dtype: str = "auto") -> Driver:
+        """A shard with room for the longest prompts."""
+        return Driver(load(dtype=dtype, prepared=prepared), num_blocks=4096)
+
+    @cached_property
+    def cases(self) -> list[cases.Case]:
+        """One conversation of each shape, with pictures of different sizes and encodings."""
+        by_shape: dict[str, list[cases.Case]] = {}
+        for case in cases.cases(self.oracle.family):
+            by_shape.setdefault(case.shape, []).append(case)
+        return [of_shape[(5 * number + 3) % len(of_shape)] for number, of_shape in enumerate(by_shape.values())]
+
+    def prompt(self, conversation: Conversation) -> Prompt:
+        """What our router would send, taken from `transformers`."""
+        asked = self.oracle.ask(conversation, num_tokens=1)
+        images = [upload(self.oracle.picture(image)) for image in images_of(conversation)]
+        runs = list(placed(asked.runs, images))
+        return Prompt(asked.token_ids, runs, asked.positions, asked.both_ways)
+
+
+def upload(seen: Seen) -> Image:
+    """A picture as the shard receives it."""
+    views = [torch.from_numpy(view) for view in seen.views]
+    sizes = tuple(ViewSize(view.shape[1], view.shape[0]) for view in seen.views)
+    key = hashlib.sha256(repr((seen.size, sizes)).encode() + b"".join(view.tobytes() for view in seen.views)).digest()
+    return Image(ImageHeader(key, ViewSize(*seen.size), sizes, len(seen.embedding)), views)
+
+
+def placed(runs: Sequence[tuple[int, int]], images: Sequence[Image]) -> Iterator[Run]:
+    """Gives the tokens of runs to the images in order; a run may hold the end of one and the start of the next."""
+    waiting = [(image, offset) for image in images for offset in range(image.header.num_tokens)]
+    tokens = [index for offset, length in runs for index in range(offset, offset + length)]
+    assert len(tokens) == len(waiting), f"{len(tokens)} image tokens, {len(waiting)} embeddings"
+    open_run: Run | None = None
+    for index, (image, image_offset) in zip(tokens, waiting, strict=True):
+        if open_run is not None and _continues(open_run, index, image_offset):
+            open_run = open_run._replace(length=open_run.length + 1)
+            continue
+        if open_run is not None:
+            yield open_run
+        open_run = Run(index, 1, image_offset, image)
+    if open_run is not None:
+        yield open_run
+
+
+def _continues(run: Run, index: int, image_offset: int) -> bool:
+    return index == run.offset + run.length and image_offset == run.image_offset + run.length
+
+
+def shares_no_range(prompt: Prompt, cut: int) -> bool:
+    """Whether a prompt may be cut here."""
+    return not any(offset < cut < offset + length for offset, length in prompt.both_ways)
+
+
+def cosine(left: Tensor, right: Tensor) -> float:
+    """Of rows of logits, the worst one, around their mean: what softmax sees has no mean."""
+    left, right = (rows.float() - rows.float().mean(-1, keepdim=True) for rows in (left, right))
+    return float(torch.nn.functional.cosine_similarity(left, right, dim=-1).min())
