@@ -170,12 +170,19 @@ class Row:
         bits = RowFlag.SAMPLE * self.sample | RowFlag.RESET_BLOCKS * self.reset
         return int(bits | RowFlag.USE_SAMPLED_TOKEN * (self.token_ids is None))
 
+    def positions_on(self, axes: int) -> Ints:
+        """[axes, tokens]; a row without positions counts from zero on every axis."""
+        if self.positions is not None:
+            return self.positions
+        num_tokens = 1 if self.token_ids is None else len(self.token_ids)
+        return np.tile(self.start + np.arange(num_tokens), (axes, 1))
+
 
 def rows_of(rows: Sequence[Row], positions: Ints | None = None) -> Rows:
-    """The arrays of a step. `positions` overrules those of the rows, which have them all or none."""
-    given = [row.positions for row in rows if row.positions is not None]
-    if given and positions is None:
-        positions = np.concatenate(given, axis=1)
+    """The arrays of a step. `positions` overrules those of the rows."""
+    axes = max((len(row.positions) for row in rows if row.positions is not None), default=0)
+    if axes and positions is None:
+        positions = np.concatenate([row.positions_on(axes) for row in rows], axis=1)
     spans = [(number, span) for number, row in enumerate(rows) for span in row.spans]
     tokens = [row.token_ids if row.token_ids is not None else [0] for row in rows]
     return Rows(

@@ -14,7 +14,11 @@ use text_generation_scheduler::{Positions, TokenId};
 mod clip;
 mod fast_vlm;
 mod llava;
+mod qwen2_5_vl;
+mod qwen2_vl;
+mod qwen3_vl;
 mod settings;
+mod smart_resize;
 #[cfg(test)]
 mod tests;
 
@@ -254,7 +258,13 @@ pub trait VlmFamily: Send + Sync {
 type Build = fn(&Value, &Value) -> Result<Arc<dyn VlmFamily>, InvalidSetting>;
 
 /// Families that take images, by the exact `model_type` of `config.json`.
-const FAMILIES: &[(&str, Build)] = &[("fast_vlm", fast_vlm::build), ("llava", llava::build)];
+const FAMILIES: &[(&str, Build)] = &[
+    ("fast_vlm", fast_vlm::build),
+    ("llava", llava::build),
+    ("qwen2_5_vl", qwen2_5_vl::build),
+    ("qwen2_vl", qwen2_vl::build),
+    ("qwen3_vl", qwen3_vl::build),
+];
 
 /// Model types that are served without images.
 const TEXT_ONLY: &[&str] = &["gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"];

@@ -166,10 +166,7 @@ fn broken_settings_are_named() {
             llava("size", json!({"shortest_edge": 336, "longest_edge": 672})),
             "llava: setting `size`: `longest_edge` is not supported",
         ),
-        (
-            llava("patch_size", json!(337)),
-            "llava: setting `patch_size`: the processor's grid gives 0 tokens per image",
-        ),
+        (llava("patch_size", json!(337)), "llava: setting `patch_size`: the processor's grid gives 0 tokens per image"),
     ];
     for (found, expected) in rows {
         assert_eq!(found, expected);
