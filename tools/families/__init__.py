@@ -26,6 +26,9 @@ FAMILIES = {
     "paligemma": "families.paligemma:FAMILY",
     "paligemma2": "families.paligemma:FAMILY_2",
     "pixtral": "families.pixtral:FAMILY",
+    "qwen2_5_vl": "families.qwen2_5_vl:FAMILY",
+    "qwen2_vl": "families.qwen2_vl:FAMILY",
+    "qwen3_vl": "families.qwen3_vl:FAMILY",
     "smolvlm": "families.smolvlm:FAMILY",
 }
 

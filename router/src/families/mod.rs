@@ -24,7 +24,11 @@ mod patches;
 mod internvl;
 mod pixtral;
 mod processor;
+mod qwen2_5_vl;
+mod qwen2_vl;
+mod qwen3_vl;
 mod settings;
+mod smart_resize;
 #[cfg(test)]
 mod tests;
 
@@ -317,6 +321,9 @@ const FAMILIES: &[(&str, Build)] = &[
     ("llava_next", llava_next::build),
     ("llava_onevision", llava_onevision::build),
     ("mistral3", pixtral::build),
+    ("qwen2_5_vl", qwen2_5_vl::build),
+    ("qwen2_vl", qwen2_vl::build),
+    ("qwen3_vl", qwen3_vl::build),
     ("smolvlm", idefics3::build),
 ];
 
