@@ -73,8 +73,9 @@ class Tiny:
     def prompt(self, conversation: Conversation) -> Prompt:
         """What our router would send, taken from `transformers`."""
         asked = self.oracle.ask(conversation, num_tokens=1)
-        images = [upload(self.oracle.picture(image)) for image in images_of(conversation)]
-        runs = list(placed(asked.runs, images))
+        images = images_of(conversation)
+        uploads = [upload(self.oracle.picture(image, several=len(images) > 1)) for image in images]
+        runs = list(placed(asked.runs, uploads))
         return Prompt(asked.token_ids, runs, asked.positions, asked.both_ways)
 
 

@@ -20,6 +20,8 @@ FAMILIES = {
     "idefics3": "families.idefics3:FAMILY",
     "internvl": "families.internvl:FAMILY",
     "llava": "families.llava:FAMILY",
+    "llava_next": "families.llava_next:FAMILY",
+    "llava_onevision": "families.llava_onevision:FAMILY",
     "mistral3": "families.mistral3:FAMILY",
     "paligemma": "families.paligemma:FAMILY",
     "paligemma2": "families.paligemma:FAMILY_2",

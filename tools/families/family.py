@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from transformers import ProcessorMixin
 
 from families.tokenizers import TokenizerFiles
 
@@ -25,10 +26,17 @@ Inputs = Mapping[str, Any]
 Pixels = NDArray[np.uint8]
 Renames = Sequence[tuple[str, str]]
 
+GEOMETRY = {"do_rescale": False, "do_normalize": False}
+"""Options of an image processor that leave pixels as bytes."""
+
 
 def whole_views(processor: Processor, image: Image.Image) -> list[Pixels]:
     """The processor's geometry alone, as one [height, width, 3] array for each view, in encoder order."""
-    done, _ = process_image(processor, image, do_rescale=False, do_normalize=False)
+    return views_of(process_image(processor, image, **GEOMETRY)[0])
+
+
+def views_of(done: Inputs) -> list[Pixels]:
+    """The views in what an image processor returns for `GEOMETRY`."""
     return [view for pixels in done["pixel_values"] for view in channels_last(np.asarray(pixels))]
 
 
@@ -63,9 +71,12 @@ def processor_replacement(processor: Processor, image: Image.Image) -> str:
 def process_image(processor: Processor, image: Image.Image, **options: Any) -> tuple[Inputs, list[str]]:
     """The image processor's output and the text for one image, with the settings that the processor itself asks for.
 
-    They differ from those of the image processor alone: InternVL's asks for tiles, Pixtral's for larger patches.
+    They differ from those of the image processor alone: InternVL's asks for tiles, Pixtral's for larger patches. There
+    is no text from a processor that only replaces all anchors of a prompt at once, as that of Idefics 2.
     """
     asked = processor._merge_kwargs(**options)["images_kwargs"]
+    if type(processor).replace_image_token is ProcessorMixin.replace_image_token:
+        return processor.image_processor([image], **asked), []
     done: tuple[Inputs, list[str]] = processor._process_images([image], **asked)
     return done
 
@@ -117,6 +128,8 @@ class Family:
     """Older layouts of the hub by name: which prefix of a tensor's name was which, the longest first."""
     without: Mapping[str, str] = field(default_factory=dict)
     """Shapes of prompts (keys of `cases.SHAPES`) that the family does not take, each with the reason."""
+    least_side: int = 1
+    """The processor refuses images with a shorter side."""
 
     views: Callable[[Processor, Image.Image], list[Pixels]] = whole_views
     """What our router must send to the shard."""
@@ -128,6 +141,8 @@ class Family:
     """What the shard's encoder must compute."""
     mend: Callable[[Model], None] = as_it_is
     """Puts right what keeps the model of transformers from answering; each use says what that is."""
+    among_several: Callable[..., Inputs] | None = None
+    """What the image processor makes of one image of several, under the options given; None: what it makes of one."""
     positions: Callable[[Model, Inputs], NDArray[np.int64] | None] = no_positions
     """Position ids of a prompt, [axes, tokens], where they do not count from zero."""
     both_ways: Callable[[Inputs], list[tuple[int, int]]] = no_ranges

@@ -18,6 +18,7 @@ TOKENIZER = metaspace(
     [FAKE, "<image>", END], tokenizer_class="LlamaTokenizer", pad_token="<unk>", add_prefix_space=True, legacy=False
 )
 NUM_TOKENS = 4
+LEAST_SIDE = 2
 SIZE = {"shortest_edge": 40, "longest_edge": 98}
 
 
@@ -65,7 +66,7 @@ def views(processor: Processor, image: Image.Image) -> list[Pixels]:
 
 def count(processor: Processor, width: int, height: int) -> int | None:
     """Of five views; a side of one pixel has no halves."""
-    return None if min(width, height) < 2 else 5 * NUM_TOKENS
+    return None if min(width, height) < LEAST_SIDE else 5 * NUM_TOKENS
 
 
 def replacement(processor: Processor, image: Image.Image) -> str:
@@ -81,6 +82,7 @@ FAMILY = Family(
     processor=processor,
     chat_template=TURNS,
     old_names=NO_OLD_NAMES,
+    least_side=LEAST_SIDE,
     views=views,
     count=count,
     replacement=replacement,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from transformers import Idefics3Config, Idefics3Processor, LlamaConfig
 from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionConfig
 from transformers.models.idefics3.image_processing_pil_idefics3 import (
@@ -94,15 +93,9 @@ def count(processor: Processor, width: int, height: int) -> int | None:
     return len(images.split_images(enlarged, {"longest_edge": side})[0]) * int(processor.image_seq_len)
 
 
-def replacement(processor: Processor, image: Image.Image) -> str:
-    done = processor.image_processor([image], return_row_col_info=True)
-    return str(processor.replace_image_token(done, image_idx=0))
-
-
 def family(**fields: Any) -> Family:
     """What the two families have in common."""
-    same = {"old_names": NO_OLD_NAMES, "count": count, "replacement": replacement}
-    return Family(**same | fields)
+    return Family(old_names=NO_OLD_NAMES, count=count, **fields)
 
 
 FAMILY = family(

@@ -22,7 +22,7 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoPr
 from transformers.utils import logging
 
 from families import of
-from families.family import Inputs, Model, Pixels, Processor, process_image
+from families.family import GEOMETRY, Inputs, Model, Pixels, Processor, process_image, views_of
 
 NUM_TOKENS = 24
 
@@ -156,8 +156,13 @@ class Oracle:
         return logits
 
     @torch.inference_mode()
-    def picture(self, image: Image.Image) -> Picture:
-        """One image: views and embedding."""
+    def picture(self, image: Image.Image, *, several: bool = False) -> Picture:
+        """One image, perhaps one of several in its prompt: views and embedding."""
+        among = self.family.among_several
+        if several and among is not None:
+            views = views_of(among(self.processor, image, **GEOMETRY))
+            inputs = among(self.processor, image, return_tensors="pt")
+            return Picture(image.size, views, self.family.embeddings(self.model, inputs, image))
         inputs, _ = process_image(self.processor, image, return_tensors="pt")
         embedding = self.family.embeddings(self.model, inputs, image)
         return Picture(image.size, self.family.views(self.processor, image), embedding)

@@ -59,4 +59,6 @@ FAMILY = idefics3.family(
     config=config,
     processor=processor,
     chat_template="<|im_start|>" + idefics3.TURNS,
+    # Or else what a tied head sees is the last token, which it says again.
+    scales={"o_proj": 12.0, "down_proj": 12.0},
 )

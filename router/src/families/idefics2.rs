@@ -61,7 +61,7 @@ impl VlmFamily for Idefics2 {
         let mut views = Vec::new();
         if self.quarters {
             if width < 2 || height < 2 {
-                return Err(ImageRejected::TooSmall { width, height, least: 2 });
+                return Err(ImageRejected::Size { width, height });
             }
             views.extend(quarters(image).map(|rect| View(vec![Operation::Cut(rect), self.resized(rect.size)])));
         }

@@ -243,16 +243,6 @@ pub enum ImageRejected {
         /// Rows.
         height: u32,
     },
-    /// A side is too short to be divided as the processor does it.
-    #[error("a {width}x{height} image is too small for this model: each side needs {least} pixels")]
-    TooSmall {
-        /// Columns.
-        width: u32,
-        /// Rows.
-        height: u32,
-        /// The shortest side it takes.
-        least: u32,
-    },
     /// The resized side does not fit the arithmetic of the processor.
     #[error("the aspect ratio of a {width}x{height} image is too extreme for this model")]
     AspectRatio {

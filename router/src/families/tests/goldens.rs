@@ -95,16 +95,20 @@ fn layout(golden: &Golden, image: ImageSize, pixels: &[u8]) -> Value {
     json!({"size": sides, "views": views, "pieces": joined(&layout.pieces)})
 }
 
-/// Neighbours of a kind as one.
+/// Neighbours of a kind as one; borders that touch are one.
 fn joined(pieces: &[Piece]) -> Vec<Value> {
-    let same_kind = |left: &Piece, right: &Piece| matches!(left, Piece::Text(_)) == matches!(right, Piece::Text(_));
-    let filled: Vec<Piece> = pieces.iter().filter(|piece| !matches!(piece, Piece::Tokens(0))).cloned().collect();
-    filled.chunk_by(same_kind).map(join).collect()
+    let is_text = |piece: &Piece| !matches!(piece, Piece::Tokens(_));
+    let mut filled: Vec<Piece> = pieces.iter().filter(|piece| !matches!(piece, Piece::Tokens(0))).cloned().collect();
+    filled.dedup_by(|right, left| matches!((left, right), (Piece::Border(_), Piece::Border(_))));
+    filled.chunk_by(|left, right| is_text(left) == is_text(right)).map(join).collect()
 }
 
 fn join(pieces: &[Piece]) -> Value {
-    let texts = pieces.iter().filter_map(|piece| if let Piece::Text(text) = piece { Some(&**text) } else { None });
-    let text: String = texts.collect();
+    let text = |piece: &Piece| match piece {
+        Piece::Text(text) | Piece::Border(text) => text.to_string(),
+        Piece::Tokens(_) => String::new(),
+    };
+    let text: String = pieces.iter().map(text).collect();
     if text.is_empty() {
         json!(ImageLayout { views: vec![], pieces: pieces.to_vec() }.num_tokens())
     } else {
