@@ -10,7 +10,7 @@ import two_ranks
 from driver import Driver, Prompt
 from families import FAMILIES, WITHOUT_A_FILE, checkpoint, find
 from families.oracle import NUM_TOKENS, Asked
-from tiny import Tiny, cosine, shares_no_range
+from tiny import MIN_CASES, Tiny, cosine, shares_no_range
 from torch import Tensor
 
 from text_generation_server.models import MODELS
@@ -94,7 +94,7 @@ def test_greedy_tokens_alone(driver: Driver, prompts: list[Prompt], asked: list[
 
 
 def test_greedy_tokens_together(driver: Driver, prompts: list[Prompt], asked: list[Asked]) -> None:
-    assert len(prompts) >= 8
+    assert len(prompts) >= MIN_CASES
     check_all(driver.generate_scored(prompts, NUM_TOKENS), asked)
 
 

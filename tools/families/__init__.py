@@ -38,7 +38,6 @@ WITHOUT_A_FILE = {
 }
 """Types that our servers leave to transformers. They have no goldens: nothing of ours computes anything of them."""
 
-
 VARIANTS = {("llava", "pixtral"): "pixtral", ("paligemma", "gemma2"): "paligemma2"}
 """Rows for a `model_type` with another one inside."""
 
@@ -52,9 +51,6 @@ def find(name: str) -> Family:
 
 def of(config: Mapping[str, Any]) -> Family:
     """The family of a checkpoint with this `config.json`."""
-    inside = [config[part]["model_type"] for part in ("vision_config", "text_config") if part in config]
-    return find(next((row for pair, row in VARIANTS.items() if _is(pair, config, inside)), config["model_type"]))
-
-
-def _is(pair: tuple[str, str], config: Mapping[str, Any], inside: list[str]) -> bool:
-    return pair[0] == config["model_type"] and pair[1] in inside
+    inside = (config.get(part, {}).get("model_type") for part in ("vision_config", "text_config"))
+    rows = [VARIANTS[pair] for kind in inside if (pair := (config["model_type"], kind)) in VARIANTS]
+    return find(rows[0] if rows else config["model_type"])

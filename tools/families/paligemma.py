@@ -67,9 +67,9 @@ def both_ways(inputs: Inputs) -> list[tuple[int, int]]:
     return runs_of(inputs["token_type_ids"][0].tolist(), 0)
 
 
-def family(text: GemmaConfig | Gemma2Config, **differences: Any) -> Family:
+def family(name: str, text: GemmaConfig | Gemma2Config, **differences: Any) -> Family:
     return Family(
-        name="paligemma",
+        name=name,
         tokenizer=TOKENIZER,
         config=lambda: config(text),
         processor=processor,
@@ -93,5 +93,7 @@ def family(text: GemmaConfig | Gemma2Config, **differences: Any) -> Family:
 
 
 # An embedding that is the head as well says itself again and again unless the layers outweigh it.
-FAMILY = family(GemmaConfig(**TEXT), scales={"embed_tokens": 0.1, "o_proj": 4.0, "down_proj": 4.0})
-FAMILY_2 = family(Gemma2Config(**TEXT, **SLIDING), attention="eager", seed=4, scales={"embed_tokens": 0.1})
+FAMILY = family("paligemma", GemmaConfig(**TEXT), scales={"embed_tokens": 0.1, "o_proj": 4.0, "down_proj": 4.0})
+FAMILY_2 = family(
+    "paligemma2", Gemma2Config(**TEXT, **SLIDING), attention="eager", seed=4, scales={"embed_tokens": 0.1}
+)
