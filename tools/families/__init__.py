@@ -36,7 +36,7 @@ WITHOUT_A_FILE = {
     "aya_vision": "families.aya_vision:FAMILY",
     "vipllava": "families.vipllava:FAMILY",
 }
-"""Types that our servers leave to transformers. They have no goldens: nothing of ours computes anything of them."""
+"""Types that our servers leave to transformers. They have no goldens of sizes: nothing of ours computes any."""
 
 VARIANTS = {("llava", "pixtral"): "pixtral", ("paligemma", "gemma2"): "paligemma2"}
 """Rows for a `model_type` with another one inside."""

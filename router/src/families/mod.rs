@@ -32,11 +32,8 @@ mod smart_resize;
 #[cfg(test)]
 mod tests;
 
-use processor::ProcessorFamily;
-pub use processor::{AskProcessor, ImageMarks};
+pub use processor::{AskProcessor, ImageMarks, of};
 use settings::InvalidSetting;
-
-use crate::prepared::PreparedModel;
 
 /// Width and height in pixels.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Hash)]
