@@ -22,9 +22,7 @@ def config() -> Qwen2VLConfig:
         "patch_size": PATCH,
     }
     rope = {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [2, 3, 3]}
-    return Qwen2VLConfig(
-        vision_config=vision, text_config=qwen_vl.TEXT | {"rope_parameters": rope}, **qwen_vl.TOKENS
-    )
+    return Qwen2VLConfig(vision_config=vision, text_config=qwen_vl.TEXT | {"rope_parameters": rope}, **qwen_vl.TOKENS)
 
 
 def processor(tokenizer: Any) -> Qwen2VLProcessor:
