@@ -126,7 +126,7 @@ fn positions(len: usize, images: &[(u32, (u32, u32))]) -> Positions {
     let layouts: Vec<ImageLayout> = sizes.iter().map(|size| family.layout(*size).unwrap()).collect();
     let placed = images.iter().zip(&sizes).zip(&layouts);
     let placed: Vec<PlacedImage<'_>> =
-        placed.map(|((image, size), layout)| PlacedImage { offset: image.0, size: *size, layout }).collect();
+        placed.map(|((image, size), layout)| PlacedImage { offset: image.0, size: *size, layout, runs: &[] }).collect();
     family.positions(&PlacedPrompt { token_ids: &vec![0; len], images: &placed })
 }
 
