@@ -26,10 +26,17 @@ Inputs = Mapping[str, Any]
 Pixels = NDArray[np.uint8]
 Renames = Sequence[tuple[str, str]]
 
+GEOMETRY = {"do_rescale": False, "do_normalize": False}
+"""Options of an image processor that leave pixels as bytes."""
+
 
 def whole_views(processor: Processor, image: Image.Image) -> list[Pixels]:
     """The processor's geometry alone, as one [height, width, 3] array for each view, in encoder order."""
-    done, _ = process_image(processor, image, do_rescale=False, do_normalize=False)
+    return views_of(process_image(processor, image, **GEOMETRY)[0])
+
+
+def views_of(done: Inputs) -> list[Pixels]:
+    """The views in what an image processor returns for `GEOMETRY`."""
     return [view for pixels in done["pixel_values"] for view in channels_last(np.asarray(pixels))]
 
 
@@ -105,12 +112,14 @@ class Family:
     """Small dimensions, real keys; the ids are those of `tokenizer`."""
     processor: Callable[[Any], Processor]
     """The family's own class over a tokenizer of transformers, with the Pillow image processor."""
-    chat_template: str
-    """Short, in the shape of the real one."""
+    chat_template: str | None
+    """Short, in the shape of the real one. None: prompts are plain texts, in which the anchor stands for an image."""
     anchor: str = "<image>"
     """What the chat template writes once an image."""
     image_token: str = "<image>"
     """What the processor writes once an embedding."""
+    attention: str = "sdpa"
+    """The implementation of attention in `transformers`; Gemma 2 has no other than "eager"."""
     seed: int = 1
     """Changed when the random model answers every picture alike."""
     scales: Mapping[str, float] = field(default_factory=dict)
@@ -132,6 +141,8 @@ class Family:
     """What the shard's encoder must compute."""
     mend: Callable[[Model], None] = as_it_is
     """Puts right what keeps the model of transformers from answering; each use says what that is."""
+    among_several: Callable[..., Inputs] | None = None
+    """What the image processor makes of one image of several, under the options given; None: what it makes of one."""
     positions: Callable[[Model, Inputs], NDArray[np.int64] | None] = no_positions
     """Position ids of a prompt, [axes, tokens], where they do not count from zero."""
     both_ways: Callable[[Inputs], list[tuple[int, int]]] = no_ranges

@@ -1,4 +1,4 @@
-"""Idefics 3 and SmolVLM: a SigLIP encoder, squares of its patches side by side in one token, a Llama."""
+"""Idefics 3 and SmolVLM: a SigLIP encoder, squares of its patches side by side in one token, a Llama decoder."""
 
 from __future__ import annotations
 
