@@ -26,6 +26,9 @@ FAMILIES = {
     "paligemma": "families.paligemma:FAMILY",
     "paligemma2": "families.paligemma:FAMILY_2",
     "pixtral": "families.pixtral:FAMILY",
+    "qwen2_5_vl": "families.qwen2_5_vl:FAMILY",
+    "qwen2_vl": "families.qwen2_vl:FAMILY",
+    "qwen3_vl": "families.qwen3_vl:FAMILY",
     "smolvlm": "families.smolvlm:FAMILY",
 }
 
@@ -33,7 +36,7 @@ WITHOUT_A_FILE = {
     "aya_vision": "families.aya_vision:FAMILY",
     "vipllava": "families.vipllava:FAMILY",
 }
-"""Types that our servers leave to transformers. They have no goldens: nothing of ours computes anything of them."""
+"""Types that our servers leave to transformers. They have no goldens of sizes: nothing of ours computes any."""
 
 VARIANTS = {("llava", "pixtral"): "pixtral", ("paligemma", "gemma2"): "paligemma2"}
 """Rows for a `model_type` with another one inside."""

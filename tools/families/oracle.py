@@ -93,7 +93,8 @@ class Oracle:
         self.config = json.loads((folder / "config.json").read_text())
         self.family = of(self.config)
         self.processor = load_processor(folder)
-        self.model: Model = auto_model.from_pretrained(folder, dtype=dtype, attn_implementation=self.family.attention).eval()
+        attention = self.family.attention
+        self.model: Model = auto_model.from_pretrained(folder, dtype=dtype, attn_implementation=attention).eval()
         self.family.mend(self.model)
 
     @cached_property

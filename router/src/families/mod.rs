@@ -17,22 +17,23 @@ mod clip;
 mod fast_vlm;
 mod idefics2;
 mod idefics3;
+mod internvl;
 mod llava;
 mod llava_next;
 mod llava_onevision;
 mod patches;
-mod internvl;
 mod pixtral;
 mod processor;
+mod qwen2_5_vl;
+mod qwen2_vl;
+mod qwen3_vl;
 mod settings;
+mod smart_resize;
 #[cfg(test)]
 mod tests;
 
-use processor::ProcessorFamily;
-pub use processor::{AskProcessor, ImageMarks};
+pub use processor::{AskProcessor, ImageMarks, of};
 use settings::InvalidSetting;
-
-use crate::prepared::PreparedModel;
 
 /// Width and height in pixels.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Hash)]
@@ -317,6 +318,9 @@ const FAMILIES: &[(&str, Build)] = &[
     ("llava_next", llava_next::build),
     ("llava_onevision", llava_onevision::build),
     ("mistral3", pixtral::build),
+    ("qwen2_5_vl", qwen2_5_vl::build),
+    ("qwen2_vl", qwen2_vl::build),
+    ("qwen3_vl", qwen3_vl::build),
     ("smolvlm", idefics3::build),
 ];
 

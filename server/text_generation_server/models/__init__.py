@@ -11,6 +11,7 @@ from torch import Tensor
 
 from text_generation_server.attention.base import Attention, AttentionShape
 from text_generation_server.distributed import Ranks
+from text_generation_server.layers.decoder import Added
 from text_generation_server.plan import ImageHeader
 from text_generation_server.weights import Weights
 
@@ -31,7 +32,10 @@ MODELS = {
     "mistral3": "text_generation_server.models.mistral3:Mistral3",
     "paligemma": "text_generation_server.models.paligemma:PaliGemma",
     "qwen2": "text_generation_server.models.text_only:Qwen2",
+    "qwen2_5_vl": "text_generation_server.models.qwen2_5_vl:Qwen25Vl",
+    "qwen2_vl": "text_generation_server.models.qwen2_vl:Qwen2Vl",
     "qwen3": "text_generation_server.models.text_only:Qwen3",
+    "qwen3_vl": "text_generation_server.models.qwen3_vl:Qwen3Vl",
     "smolvlm": "text_generation_server.models.idefics3:Idefics3",
 }
 
@@ -52,7 +56,10 @@ class CannotEncode(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """What the rest of the shard needs to know of a model. `embedding_width` is 0 without images."""
+    """What the rest of the shard needs to know of a model.
+
+    `embedding_width` is 0 without images, and a multiple of the hidden width where image tokens add to layers as well.
+    """
 
     vocab_size: int
     max_positions: int
@@ -86,8 +93,10 @@ class Model(Protocol):
     def embed(self, token_ids_T: Tensor) -> Tensor:
         """Token embeddings: [T, hidden]."""
 
-    def forward(self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention) -> Tensor:
-        """The decoder without its head: [T, hidden]."""
+    def forward(
+        self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention, added: Sequence[Added] = ()
+    ) -> Tensor:
+        """The decoder without its head: [T, hidden]. Image tokens may add to what the first layers make."""
 
     def logits(self, hidden_RH: Tensor) -> Tensor:
         """Scores for the given tokens: [R, vocabulary], float32."""

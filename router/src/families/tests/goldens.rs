@@ -201,6 +201,8 @@ fn expected_positions(case: &Value, num_tokens: usize) -> Vec<Vec<i64>> {
     let mut found: Vec<Vec<i64>> =
         axes.iter().map(|axis| axis.as_array().expect("runs").iter().flat_map(run).collect()).collect();
     let next = found.iter().flatten().max().expect("a position") + 1;
-    found.iter_mut().for_each(|axis| axis.push(next));
+    for axis in &mut found {
+        axis.push(next);
+    }
     found
 }
