@@ -141,9 +141,9 @@ fn api_options(args: &RouterArgs) -> anyhow::Result<ApiOptions> {
 /// What costs the encoder the most among images within the limits. Blocks: a family may have to ask the shards.
 pub(crate) fn largest_image(family: &dyn VlmFamily, max_pixels: u64) -> Option<ImageShape> {
     let sides = family.probe_sides();
-    let sizes = sides.iter().flat_map(|&width| sides.iter().map(move |&height| ImageSize::new(width, height)));
+    let images = sides.iter().flat_map(|&width| sides.iter().map(move |&height| ImageSize::new(width, height)));
     let layouts =
-        sizes.filter(|size| size.pixels() <= max_pixels).filter_map(|size| Some((size, family.layout(size).ok()?)));
+        images.filter(|size| size.pixels() <= max_pixels).filter_map(|size| Some((size, family.layout(size).ok()?)));
     let (size, layout) = layouts.max_by_key(|(size, layout)| layout.cost(*size))?;
     let views = layout.views.iter().filter_map(|view| view.output(size)).collect();
     Some(ImageShape { size, views, num_tokens: layout.num_tokens() })

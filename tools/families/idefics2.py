@@ -18,7 +18,6 @@ TOKENIZER = metaspace(
     [FAKE, "<image>", END], tokenizer_class="LlamaTokenizer", pad_token="<unk>", add_prefix_space=True, legacy=False
 )
 NUM_TOKENS = 4
-LEAST_SIDE = 2
 SIZE = {"shortest_edge": 40, "longest_edge": 98}
 
 
@@ -65,8 +64,8 @@ def views(processor: Processor, image: Image.Image) -> list[Pixels]:
 
 
 def count(processor: Processor, width: int, height: int) -> int | None:
-    """Of five views; a side of one pixel has no halves."""
-    return None if min(width, height) < LEAST_SIDE else 5 * NUM_TOKENS
+    """Of five views. Of a single row there are no halves; of a single column there are, by an accident of Pillow."""
+    return None if height < 2 else 5 * NUM_TOKENS
 
 
 def replacement(processor: Processor, image: Image.Image) -> str:
@@ -82,7 +81,9 @@ FAMILY = Family(
     processor=processor,
     chat_template=TURNS,
     old_names=NO_OLD_NAMES,
-    least_side=LEAST_SIDE,
+    least_side=2,
+    # Or else its depth magnifies the rounding of bfloat16.
+    scales={"perceiver_resampler": 0.7},
     views=views,
     count=count,
     replacement=replacement,

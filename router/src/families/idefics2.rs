@@ -50,6 +50,14 @@ impl Idefics2 {
     fn resized(&self, image: ImageSize) -> Operation {
         Operation::Resize { size: between(image, self.shortest_edge, self.longest_edge), filter: self.filter }
     }
+
+    fn quarter(&self, rect: Rect) -> View {
+        if rect.size.width > 0 {
+            return View(vec![Operation::Cut(rect), self.resized(rect.size)]);
+        }
+        // Half of a single column is nothing, of which Pillow makes black.
+        black(between(rect.size, self.shortest_edge, self.longest_edge))
+    }
 }
 
 impl VlmFamily for Idefics2 {
@@ -60,10 +68,11 @@ impl VlmFamily for Idefics2 {
         }
         let mut views = Vec::new();
         if self.quarters {
-            if width < 2 || height < 2 {
+            // The processor divides by half of it.
+            if height < 2 {
                 return Err(ImageRejected::Size { width, height });
             }
-            views.extend(quarters(image).map(|rect| View(vec![Operation::Cut(rect), self.resized(rect.size)])));
+            views.extend(quarters(image).map(|rect| self.quarter(rect)));
         }
         views.push(View(vec![self.resized(image)]));
         let border = || Piece::Border(FAKE.into());
@@ -92,14 +101,23 @@ fn between(image: ImageSize, shortest: u32, longest: u32) -> ImageSize {
     ImageSize::new(width.max(shortest), height.max(shortest))
 }
 
+/// Beside the first pixel of a canvas.
+fn black(size: ImageSize) -> View {
+    let pixel = Rect::whole(ImageSize::new(1, 1));
+    let canvas = ImageSize::new(size.width + 1, size.height);
+    View(vec![
+        Operation::Cut(pixel),
+        Operation::Pad { size: canvas, x: 0, y: 0, colour: [0; 3] },
+        Operation::Cut(Rect { x: 1, y: 0, size }),
+    ])
+}
+
 /// Upper left, upper right, lower left, lower right; the odd column and row go right and down.
 fn quarters(image: ImageSize) -> impl Iterator<Item = Rect> {
     let (width, height) = (image.width / 2, image.height / 2);
-    let rect = move |x, y| {
-        let size = |from: u32, whole: u32, half: u32| if from == 0 { half } else { whole - half };
-        Rect { x, y, size: ImageSize::new(size(x, image.width, width), size(y, image.height, height)) }
-    };
-    [(0, 0), (width, 0), (0, height), (width, height)].into_iter().map(move |(x, y)| rect(x, y))
+    let (columns, rows) = ([(0, width), (width, image.width - width)], [(0, height), (height, image.height - height)]);
+    let cells = rows.into_iter().flat_map(move |row| columns.map(move |column| (column, row)));
+    cells.map(|((x, width), (y, height))| Rect { x, y, size: ImageSize::new(width, height) })
 }
 
 /// A bound of the resized side, which must hold at least one patch.

@@ -164,7 +164,7 @@ fn num_tokens(config: &Value, processor: &Value, tile: u32) -> Result<u32, Inval
     let patch = settings::positive(config.get("vision_config").unwrap_or(&Value::Null), "patch_size")?;
     let scale = settings::positive(config, "scale_factor")?;
     let side = u64::from(tile / patch / scale);
-    if (tile / patch) % scale != 0 || side * side != u64::from(written) || written == 0 {
+    if !(tile / patch).is_multiple_of(scale) || side * side != u64::from(written) || written == 0 {
         let reason =
             format!("{written} tokens for a tile of {tile}, patches of {patch}, {scale}x{scale} patches a token");
         return Err(InvalidSetting::unsupported("image_seq_len", reason));
