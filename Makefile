@@ -45,7 +45,7 @@ build: $(VENV)/.runtime ## the wheel, in dist/
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build $(CARGO_FLAGS) --out dist
 
 goldens: $(VENV)/.test ## what transformers answers, written anew; read the difference before committing it
-	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/reference_environment.py
 	$(BIN)/python tools/goldens_images.py
 	$(BIN)/python tools/goldens_text.py
 	$(BIN)/python integration-tests/goldens/make.py
@@ -53,7 +53,7 @@ goldens: $(VENV)/.test ## what transformers answers, written anew; read the diff
 
 reference: $(BIN)/python ## what goldens are made with, and nothing else, in .venv
 	$(PIP) install --quiet --require-hashes -r requirements/reference.lock
-	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/reference_environment.py
 
 proto: $(VENV)/.test ## the Python types of proto/shard.proto; Rust makes its own while it builds
 	$(BIN)/python tools/generate_pb.py

@@ -1,7 +1,8 @@
 """Every family, launched on its tiny checkpoint, gives the prompts, tokens and log-probabilities of `transformers`.
 
-The answers are in `goldens/families`, written by `tools/goldens_families.py`. Requests go out side by side, so that
-prompts are cut and mixed as they happen to be; each goes out twice, the second time to a warm prefix cache.
+The answers are in `goldens/families` and, of models without a file of ours, in `goldens/fallback`, written by
+`tools/goldens_families.py`. Requests go out side by side, so that prompts are cut and mixed as they happen to be; each
+goes out twice, the second time to a warm prefix cache.
 """
 
 import hashlib
@@ -23,11 +24,11 @@ from harness.launched import Server
 from harness.pictures import sha256
 from harness.types import Json
 
-GOLDENS = Path(__file__).parent / "goldens" / "families"
+GOLDENS = Path(__file__).parent / "goldens"
 LOGPROB_TOLERANCE = 5e-4
 MAX_TIES = 0.03
 AT_ONCE = 8
-NAMES = sorted(path.stem for path in GOLDENS.glob("*.json"))
+FILES = {path.stem: path for folder in ("families", "fallback") for path in sorted((GOLDENS / folder).glob("*.json"))}
 UNPRINTED = {letter: byte for byte, letter in byte_alphabet().items()}
 
 
@@ -46,11 +47,11 @@ class Launched:
         return list(zip(cases.cases(find(self.name)), self.golden["cases"], strict=True))
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=FILES)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     """A launched family."""
     folder = tmp_path_factory.mktemp(request.param)
-    golden = json.loads((GOLDENS / f"{request.param}.json").read_text())
+    golden = json.loads(FILES[request.param].read_text())
     model_dir = checkpoint.build(request.param, folder / "model")
     weights = hashlib.sha256((model_dir / "model.safetensors").read_bytes()).hexdigest()
     assert weights == golden["weights_sha256"], "another checkpoint: run tools/goldens_families.py"
@@ -88,7 +89,7 @@ def token_bytes(piece: str) -> list[int]:
 
 
 def test_there_are_goldens() -> None:
-    assert NAMES
+    assert {path.parent.name for path in FILES.values()} == {"families", "fallback"}
 
 
 def test_pictures_are_those_recorded(family: Launched) -> None:

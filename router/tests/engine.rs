@@ -15,9 +15,10 @@ use text_generation_router::engine::{
     self, AdmissionError, Engine, EngineConfig, GenerateRequest, GenerationError, RestartRequest, Sampling,
     StreamEvent, TokenStream,
 };
-use text_generation_router::families::{ImageLayout, ImageSize, Piece};
+use text_generation_router::families::{AskProcessor, ImageLayout, ImageRejected, ImageSize, Piece};
 use text_generation_router::images::{ImageTimings, LoadedImage, RgbView};
 use text_generation_router::prompt::Prompt;
+use text_generation_router::shard::ShardProcessor;
 use text_generation_scheduler::{FinishReason, ImageKey, Placeholder, Positions};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -284,4 +285,25 @@ async fn pictures_that_push_each_other_out_of_the_cache_are_all_served() {
         assert_eq!(collect(&mut stream).await.0, vec![106, 107, 108]);
     }
     until("an empty engine", || setup.engine.num_requests() == 0).await;
+}
+
+#[tokio::test]
+async fn a_shard_says_what_stands_for_an_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("shard");
+    let processor = ShardProcessor::new(&format!("unix:{}", socket.display())).unwrap();
+    let ask = |width, height| {
+        let processor = processor.clone();
+        tokio::task::spawn_blocking(move || processor.pieces(ImageSize::new(width, height)))
+    };
+    assert_eq!(ask(5, 4).await.unwrap(), Err(ImageRejected::Unanswered));
+    let shard = ScriptedShard::start(&socket, Script::default());
+    let pieces = vec![Piece::Text("[".into()), Piece::Tokens(5), Piece::Text("]".into())];
+    assert_eq!(ask(5, 4).await.unwrap(), Ok(pieces.clone()));
+    assert_eq!(ask(4, 5).await.unwrap(), Err(ImageRejected::Size { width: 4, height: 5 }));
+    assert_eq!(shard.seen.lock().unwrap().layouts, [(5, 4), (4, 5)]);
+    drop(shard);
+    assert_eq!(ask(5, 4).await.unwrap(), Err(ImageRejected::Unanswered));
+    let _shard = ScriptedShard::start(&socket, Script::default());
+    assert_eq!(ask(5, 4).await.unwrap(), Ok(pieces));
 }

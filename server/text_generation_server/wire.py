@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from text_generation_server.images import KEY_BYTES
+from text_generation_server.models import Piece
 from text_generation_server.pb import shard_pb2 as pb
 from text_generation_server.plan import (
     NO_RANGES,
@@ -219,6 +220,15 @@ def info_message(shard: Shard) -> pb.ShardInfo:
         position_axes=shape.position_axes,
         takes_images=shard.takes_images,
         attention_backend=shard.backend_name,
+    )
+
+
+def layout_message(pieces: Iterable[Piece]) -> pb.LayoutImageResult:
+    """What stands for an image."""
+    return pb.LayoutImageResult(
+        pieces=[
+            pb.ImagePiece(text=piece) if isinstance(piece, str) else pb.ImagePiece(num_tokens=piece) for piece in pieces
+        ]
     )
 
 

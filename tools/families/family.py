@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from transformers import ProcessorMixin
 
 from families.tokenizers import TokenizerFiles
 
@@ -31,7 +32,7 @@ GEOMETRY = {"do_rescale": False, "do_normalize": False}
 
 def whole_views(processor: Processor, image: Image.Image) -> list[Pixels]:
     """The processor's geometry alone, as one [height, width, 3] array for each view, in encoder order."""
-    return views_of(processor.image_processor([image], **GEOMETRY))
+    return views_of(process_image(processor, image, **GEOMETRY)[0])
 
 
 def views_of(done: Inputs) -> list[Pixels]:
@@ -47,6 +48,11 @@ def channels_last(pixels: NDArray[Any]) -> Iterator[Pixels]:
         yield np.ascontiguousarray(whole)
 
 
+def picture_itself(processor: Processor, image: Image.Image) -> list[Pixels]:
+    """One view, untouched: for models whose own processor prepares pictures in the shard."""
+    return [np.array(image)]
+
+
 def processor_count(processor: Processor, width: int, height: int) -> int | None:
     """Embeddings of an image of this size as the processor foretells them; None when it refuses the size."""
     try:
@@ -58,7 +64,25 @@ def processor_count(processor: Processor, width: int, height: int) -> int | None
 
 def processor_replacement(processor: Processor, image: Image.Image) -> str:
     """The text the processor writes in place of an anchor."""
-    return str(processor.replace_image_token(processor.image_processor([image]), image_idx=0))
+    _, (replacement,) = process_image(processor, image)
+    return str(replacement)
+
+
+def process_image(processor: Processor, image: Image.Image, **options: Any) -> tuple[Inputs, list[str]]:
+    """The image processor's output and the text for one image, with the settings that the processor itself asks for.
+
+    They differ from those of the image processor alone: InternVL's asks for tiles, Pixtral's for larger patches. There
+    is no text from a processor that only replaces all anchors of a prompt at once, as that of Idefics 2.
+    """
+    asked = processor._merge_kwargs(**options)["images_kwargs"]
+    if type(processor).replace_image_token is ProcessorMixin.replace_image_token:
+        return processor.image_processor([image], **asked), []
+    done: tuple[Inputs, list[str]] = processor._process_images([image], **asked)
+    return done
+
+
+def as_it_is(model: Model) -> None:
+    """Nothing is wrong with the model."""
 
 
 def no_positions(model: Model, inputs: Inputs) -> NDArray[np.int64] | None:
@@ -82,18 +106,22 @@ class Family:
     """A tiny checkpoint of a family in the shape of the real ones. Fields from `views` on are hooks."""
 
     name: str
-    """The exact `model_type`."""
+    """Its row, and the `model_type` of its configs unless another family has that already."""
     tokenizer: TokenizerFiles
     config: Callable[[], Config]
     """Small dimensions, real keys; the ids are those of `tokenizer`."""
     processor: Callable[[Any], Processor]
     """The family's own class over a tokenizer of transformers, with the Pillow image processor."""
-    chat_template: str
-    """Short, in the shape of the real one."""
+    chat_template: str | None
+    """Short, in the shape of the real one. None: prompts are plain texts, in which the anchor stands for an image."""
     anchor: str = "<image>"
     """What the chat template writes once an image."""
     image_token: str = "<image>"
     """What the processor writes once an embedding."""
+    attention: str = "sdpa"
+    """The implementation of attention in `transformers`; Gemma 2 has no other than "eager"."""
+    generated_type: int = 0
+    """The type of generated tokens in `token_type_ids`."""
     seed: int = 1
     """Changed when the random model answers every picture alike."""
     scales: Mapping[str, float] = field(default_factory=dict)
@@ -102,6 +130,8 @@ class Family:
     """Older layouts of the hub by name: which prefix of a tensor's name was which, the longest first."""
     without: Mapping[str, str] = field(default_factory=dict)
     """Shapes of prompts (keys of `cases.SHAPES`) that the family does not take, each with the reason."""
+    least_side: int = 1
+    """The processor refuses images with a shorter side."""
 
     views: Callable[[Processor, Image.Image], list[Pixels]] = whole_views
     """What our router must send to the shard."""
@@ -111,6 +141,8 @@ class Family:
     """What stands for an image in the text, image tokens written out."""
     embeddings: Callable[[Model, Inputs, Image.Image], Tensor] = pooled_embeddings
     """What the shard's encoder must compute."""
+    mend: Callable[[Model], None] = as_it_is
+    """Puts right what keeps the model of transformers from answering; each use says what that is."""
     among_several: Callable[..., Inputs] | None = None
     """What the image processor makes of one image of several, under the options given; None: what it makes of one."""
     positions: Callable[[Model, Inputs], NDArray[np.int64] | None] = no_positions

@@ -130,7 +130,7 @@ fn canvases(config: &Value, processor: &Value, view: u32) -> Result<Vec<ImageSiz
         return Err(InvalidSetting::unsupported(KEY, "the model and its processor disagree"));
     }
     let canvases = settings::sides(config, KEY)?;
-    let whole = |canvas: &ImageSize| canvas.width % view == 0 && canvas.height % view == 0;
+    let whole = |canvas: &ImageSize| canvas.width.is_multiple_of(view) && canvas.height.is_multiple_of(view);
     let few = |canvas: &ImageSize| (1..=MAX_TILES).contains(&(canvas.pixels() / u64::from(view).pow(2)));
     if canvases.is_empty() || !canvases.iter().all(|canvas| whole(canvas) && few(canvas)) {
         let reason = format!("each must be made of 1 to {MAX_TILES} squares of {view} pixels a side");

@@ -54,6 +54,15 @@ pub(super) fn integer_or(settings: &Value, key: &str, default: u32) -> Result<u3
     if is_absent(settings, key) { Ok(default) } else { integer(settings, key) }
 }
 
+/// A text with the value the processor's library gives it when it is left out.
+pub(super) fn text_or(settings: &Value, key: &str, default: &str) -> Result<String, InvalidSetting> {
+    match settings.get(key) {
+        None | Some(Value::Null) => Ok(default.to_owned()),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err(InvalidSetting::malformed(key, "a text")),
+    }
+}
+
 /// A flag that processors written before it existed leave out.
 pub(super) fn optional_flag(settings: &Value, key: &str) -> Result<bool, InvalidSetting> {
     if is_absent(settings, key) { Ok(false) } else { flag(settings, key) }

@@ -207,7 +207,7 @@ fn broken_settings_are_named() {
             "llava: setting `size`: the processor makes 224x224 pixels, the encoder takes 336x336",
         ),
         (
-            llava("vision_config", json!({"model_type": "pixtral", "image_size": 336, "patch_size": 14})),
+            llava("vision_config", json!({"model_type": "dinov2", "image_size": 336, "patch_size": 14})),
             "llava: setting `vision_config`: only CLIP and SigLIP encoders are supported",
         ),
         (

@@ -51,9 +51,9 @@ fn grow(rows: Rows<'_>, branches: &[&[Operation]], rendered: &mut Vec<RgbView>) 
     for run in branches.chunk_by(|left, right| !left.is_empty() && left.first() == right.first()) {
         match run[0] {
             [] => rendered.push(RgbView { size: rows.size(), pixels: rows.to_vec().into() }),
-            [Operation::Resize { size, filter }, Operation::Cut(rect), rest @ ..] if run.len() == 1 => {
+            [Operation::Resize { size, filter }, Operation::Cut(rect), after @ ..] if run.len() == 1 => {
                 let pixels = resize::resize(rows, *size, *rect, *filter);
-                grow(Rows::packed(&pixels, rect.size), &[rest], rendered);
+                grow(Rows::packed(&pixels, rect.size), &[after], rendered);
             }
             [Operation::Pad { size: canvas, x, y, colour }, Operation::Resize { size, filter }, rest @ ..]
                 if run.len() == 1 && resize::between(*canvas, *size).is_some() =>

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use text_generation_proto as pb;
+use text_generation_proto::image_piece::Piece;
 use text_generation_proto::shard_server::{Shard, ShardServer};
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
@@ -40,6 +41,7 @@ pub(crate) struct Seen {
     pub(crate) forgotten: Vec<u64>,
     pub(crate) images: Vec<Vec<u8>>,
     pub(crate) encoded: Vec<Vec<u8>>,
+    pub(crate) layouts: Vec<(u32, u32)>,
     /// Row, offset and length of each.
     pub(crate) both_ways: Vec<(u32, u32, u32)>,
     pub(crate) max_rows: usize,
@@ -125,6 +127,21 @@ impl Shard for Scripted {
             }
         }
         Ok(Response::new(pb::PutImageResult {}))
+    }
+
+    /// As many tokens as columns between two markers; taller images than wide ones are refused, empty ones never asked.
+    async fn layout_image(
+        &self,
+        request: Request<pb::LayoutImageRequest>,
+    ) -> Result<Response<pb::LayoutImageResult>, Status> {
+        let pb::LayoutImageRequest { width, height } = request.into_inner();
+        self.seen.lock().unwrap().layouts.push((width, height));
+        if height > width {
+            return Ok(Response::new(pb::LayoutImageResult { refused: true, ..Default::default() }));
+        }
+        let text = |text: &str| pb::ImagePiece { piece: Some(Piece::Text(text.to_owned())) };
+        let tokens = pb::ImagePiece { piece: Some(Piece::NumTokens(width)) };
+        Ok(Response::new(pb::LayoutImageResult { pieces: vec![text("["), tokens, text("]")], refused: false }))
     }
 
     type RunStream = Results;

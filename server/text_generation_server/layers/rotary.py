@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,11 @@ class RopeSpec:
     def num_axes(self) -> int:
         """Position axes that turn a head."""
         return len(self.parameters.get("mrope_section") or [0])
+
+    def with_axes(self, sections: list[int], *, interleaved: bool) -> RopeSpec:
+        """The same, turned by several axes: as the checkpoint divides a head among them, or else by `sections`."""
+        divided = self.parameters.get("mrope_section") or sections
+        return replace(self, parameters={**self.parameters, "mrope_section": divided, "mrope_interleaved": interleaved})
 
 
 class Rotary:
@@ -133,6 +138,8 @@ FREQUENCIES: dict[str, Kind] = {
     "default": lambda frequencies, _: (frequencies, 1.0),
     # What Qwen 2 VL calls the default with three axes.
     "mrope": lambda frequencies, _: (frequencies, 1.0),
+    # Grows with a sequence that is longer than the model's positions, and no sequence is.
+    "dynamic": lambda frequencies, _: (frequencies, 1.0),
     "linear": _linear,
     "llama3": _llama3,
     "yarn": _yarn,

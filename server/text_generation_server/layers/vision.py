@@ -6,7 +6,7 @@ a model with an encoder of our own starts without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,12 +61,18 @@ class FeatureEncoder:
         self._states = [state if state >= 0 else count + 1 + state for state in wanted]
         # Checkpoints leave out SigLIP's pooling head, which no projector looks at, and not all of them say so.
         changes = {"num_hidden_layers": max(self._states), "vision_use_head": False}
-        self._encoder = encoder(config, weights, name, **changes)
+        self.module = encoder(config, weights, name, **changes)
 
     def __call__(self, pixel_values_NCHW: Tensor) -> Tensor:
         """[N, patches, width x layers], class tokens included."""
-        states = self._encoder(pixel_values_NCHW, output_hidden_states=True, return_dict=True).hidden_states
+        states = self.hidden_states(pixel_values_NCHW)
         return torch.cat([states[state] for state in self._states], dim=-1)
+
+    def hidden_states(self, pixel_values_NCHW: Tensor) -> Sequence[Tensor]:
+        """What goes into the first layer and what each one makes of it: [N, patches, width] each."""
+        output = self.module(pixel_values_NCHW, output_hidden_states=True, return_dict=True)
+        states: Sequence[Tensor] = output.hidden_states
+        return states
 
 
 @contextmanager

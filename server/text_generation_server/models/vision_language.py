@@ -11,7 +11,7 @@ from torch import Tensor
 
 from text_generation_server.attention.base import Attention
 from text_generation_server.distributed import Ranks
-from text_generation_server.layers.decoder import ACTIVATIONS, Decoder, DecoderSpec
+from text_generation_server.layers.decoder import ACTIVATIONS, Added, Decoder, DecoderSpec
 from text_generation_server.layers.linear import replicated
 from text_generation_server.models import ModelShape
 from text_generation_server.models.text_only import decoder_spec
@@ -61,9 +61,11 @@ class VisionLanguageModel(ABC):
         """See `Model`. One view after the other, unless a family says otherwise."""
         return torch.cat(list(views))
 
-    def forward(self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention) -> Tensor:
+    def forward(
+        self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention, added: Sequence[Added] = ()
+    ) -> Tensor:
         """See `Model`."""
-        return self._decoder.forward(hidden_TH, positions_AT, attention)
+        return self._decoder.forward(hidden_TH, positions_AT, attention, added)
 
 
 class Projector:
@@ -81,6 +83,9 @@ class Projector:
 
 
 def _is_tied(config: Mapping[str, Any], weights: Weights) -> bool:
-    """Whether the output head is the token embedding. Some checkpoints say so only of their text half."""
-    said_of_text = bool(config["text_config"].get("tie_word_embeddings", False))
-    return bool(config.get("tie_word_embeddings", False)) or (said_of_text and not weights.has("lm_head.weight"))
+    """Whether the output head is the token embedding: if it is said so anywhere and no other head is there.
+
+    Large Mistral 3 and InternVL checkpoints have a head and leave the setting to their class, whose default is to tie.
+    """
+    said = config.get("tie_word_embeddings", False) or config["text_config"].get("tie_word_embeddings", False)
+    return bool(said) and not weights.has("lm_head.weight")

@@ -109,16 +109,20 @@ fn layout(family: &dyn VlmFamily, image: ImageSize, pixels: &[u8]) -> Value {
     json!({"size": sides, "views": views, "pieces": joined(&layout.pieces)})
 }
 
-/// Neighbours of a kind as one.
+/// Neighbours of a kind as one; borders that touch are one.
 fn joined(pieces: &[Piece]) -> Vec<Value> {
-    let same_kind = |left: &Piece, right: &Piece| matches!(left, Piece::Text(_)) == matches!(right, Piece::Text(_));
-    let filled: Vec<Piece> = pieces.iter().filter(|piece| !matches!(piece, Piece::Tokens(0))).cloned().collect();
-    filled.chunk_by(same_kind).map(join).collect()
+    let is_text = |piece: &Piece| !matches!(piece, Piece::Tokens(_));
+    let mut filled: Vec<Piece> = pieces.iter().filter(|piece| !matches!(piece, Piece::Tokens(0))).cloned().collect();
+    filled.dedup_by(|right, left| matches!((left, right), (Piece::Border(_), Piece::Border(_))));
+    filled.chunk_by(|left, right| is_text(left) == is_text(right)).map(join).collect()
 }
 
 fn join(pieces: &[Piece]) -> Value {
-    let texts = pieces.iter().filter_map(|piece| if let Piece::Text(text) = piece { Some(&**text) } else { None });
-    let text: String = texts.collect();
+    let text = |piece: &Piece| match piece {
+        Piece::Text(text) | Piece::Border(text) => text.to_string(),
+        Piece::Tokens(_) => String::new(),
+    };
+    let text: String = pieces.iter().map(text).collect();
     if text.is_empty() {
         json!(ImageLayout { views: vec![], pieces: pieces.to_vec() }.num_tokens())
     } else {
@@ -212,6 +216,8 @@ fn expected_positions(case: &Value, num_tokens: usize) -> Vec<Vec<i64>> {
     let mut found: Vec<Vec<i64>> =
         axes.iter().map(|axis| axis.as_array().expect("runs").iter().flat_map(run).collect()).collect();
     let next = found.iter().flatten().max().expect("a position") + 1;
-    found.iter_mut().for_each(|axis| axis.push(next));
+    for axis in &mut found {
+        axis.push(next);
+    }
     found
 }

@@ -1,6 +1,6 @@
 """Says whether this Python holds what goldens are made with, requirements/reference.lock; fails where it does not.
 
-    python tools/reference.py
+    python tools/reference_environment.py
 
 Goldens from other versions would mix two changes in one difference: theirs and ours. A lock file that moved is a reason
 to make all goldens anew and to read what became different.

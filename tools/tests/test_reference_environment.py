@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from reference import LOCK, differences, pins
+from reference_environment import LOCK, differences, pins
 
 
 def test_this_environment_is_the_locked_one() -> None:
