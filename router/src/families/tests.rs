@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 
+mod gemma;
 mod goldens;
 
 /// The embedded default: a stretched square of 192 and a grid of 6x6.
