@@ -3,6 +3,7 @@ use serde_json::json;
 use super::*;
 
 mod anyres;
+mod gemma;
 mod goldens;
 
 /// The embedded default: a stretched square of 192 and a grid of 6x6.

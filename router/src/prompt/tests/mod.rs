@@ -12,6 +12,7 @@ use crate::families::{ImageLayout, ImageRejected, ImageSize, Piece, PlacedPrompt
 use crate::images::ImageTimings;
 
 mod expansion;
+mod frames;
 mod injection;
 mod other_tokenizers;
 mod parity;
