@@ -57,7 +57,7 @@ def model_facts(model_dir: Path) -> Json:
     generation = read_json(model_dir / "generation_config.json")
     processor = processor_settings(model_dir)
     marks = ask_image_marks(model_dir, config)
-    tokenizer = load_tokenizer(model_dir)
+    tokenizer = load_tokenizer(model_dir, of_processor=bool(processor))
     processor = processor and named_tokens(tokenizer) | processor
     template = chat_template(model_dir)
     media = media_tokens(tokenizer, config, processor)
@@ -102,9 +102,13 @@ def merged(written: object, asked: object) -> object:
     return written | {key: merged(written.get(key), value) for key, value in kept.items()}
 
 
-def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(model_dir: Path, *, of_processor: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer, as the outer processor leaves it where there is one: PaliGemma's lets it add no token of its own."""
     from transformers import AutoTokenizer
 
+    processor = load_processor(model_dir) if of_processor else None
+    if processor is not None:
+        return cast("PreTrainedTokenizerBase", processor.tokenizer)
     return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(model_dir))
 
 

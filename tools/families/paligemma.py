@@ -76,6 +76,7 @@ def family(name: str, text: GemmaConfig | Gemma2Config, **differences: Any) -> F
         chat_template=None,
         positions=positions,
         both_ways=both_ways,
+        generated_type=1,
         old_names={
             "hub": (
                 ("model.vision_tower.", "vision_tower.vision_model."),

@@ -79,7 +79,7 @@ class TransformersModel:
     def forward(
         self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention, added: Sequence[Added] = ()
     ) -> Tensor:
-        """See `Model`. A model that adds to its layers is refused at load, so there is nothing to add."""
+        """See `Model`. Its embeddings are no wider than its tokens, so nothing is ever added."""
         with using(attention):
             return self._body_output(hidden_TH, positions_AT)
 
