@@ -103,7 +103,7 @@ def merged(written: object, asked: object) -> object:
 
 
 def load_tokenizer(model_dir: Path, *, of_processor: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer, as the outer processor leaves it where there is one: PaliGemma's lets it add no token of its own."""
+    """The tokenizer, as the outer processor leaves it where there is one: PaliGemma's keeps it from adding tokens."""
     from transformers import AutoTokenizer
 
     processor = load_processor(model_dir) if of_processor else None

@@ -1,4 +1,4 @@
-"""`paligemma`: SigLIP, one matrix, the text half of Gemma 1 or Gemma 2. No chat template; a prompt sees all of itself."""
+"""`paligemma`: SigLIP, one matrix, the text half of Gemma 1 or 2. No chat template; a prompt sees all of itself."""
 
 from __future__ import annotations
 
