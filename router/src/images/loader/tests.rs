@@ -84,7 +84,7 @@ async fn several_images_may_follow_other_rules() {
     let loader = ImageLoader::new(family, [1; 32], ImageLimits::default(), FetchPolicy::default()).unwrap();
     let alone = loader.load(vec![inline("rgb.png")]).await.unwrap();
     let both = loader.load(vec![inline("rgb.png"), inline("rgb.png")]).await.unwrap();
-    assert_eq!([&alone[0], &both[0], &both[1]].map(|image| image.layout.num_tokens()), [35, 17, 17]);
+    assert_eq!([&alone[0], &both[0], &both[1]].map(|image| image.layout.num_tokens()), [26, 17, 17]);
     assert_eq!([&alone[0], &both[0], &both[1]].map(|image| image.views.len()), [2, 1, 1]);
     assert!(alone[0].key != both[0].key && both[0].key == both[1].key);
     assert!(loader.load(vec![inline("rgb.png")]).await.unwrap()[0].from_cache);
