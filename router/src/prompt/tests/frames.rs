@@ -28,7 +28,10 @@ fn framed(change: impl Fn(&mut PreparedModel)) -> Result<PromptBuilder, InvalidM
     let mut model = embedded();
     (model.raw_prompt, model.chat_template) = (RawPrompt::Text, None);
     change(&mut model);
-    PromptBuilder::new(&model, Some(Arc::new(Framed(TestFamily { anchor: IMAGE, image_token: IMAGE }))))
+    PromptBuilder::new(
+        &model,
+        Some(Arc::new(Framed(TestFamily { anchor: IMAGE, image_token: IMAGE, anchor_text: None }))),
+    )
 }
 
 fn inputs(markdown: &str) -> Vec<Segment> {
