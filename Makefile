@@ -22,7 +22,7 @@ PYTHON_SOURCES := server/text_generation_server tools $(TEST_FOLDERS)
 # Lambdas count as untyped, and not every machine has every client with types.
 MYPY_TESTS := --allow-untyped-calls --no-warn-unused-ignores
 
-.PHONY: help run test check bench build proto lock clean install
+.PHONY: help run test check bench build goldens reference proto lock clean install
 .PHONY: test-rust test-python test-integration check-rust check-deny check-python check-rules
 
 help: ## what there is
@@ -43,6 +43,17 @@ bench: $(VENV)/.installed $(VENV)/.test ## measure, and write a dated table into
 
 build: $(VENV)/.runtime ## the wheel, in dist/
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build $(CARGO_FLAGS) --out dist
+
+goldens: $(VENV)/.test ## what transformers answers, written anew; read the difference before committing it
+	$(BIN)/python tools/reference_environment.py
+	$(BIN)/python tools/goldens_images.py
+	$(BIN)/python tools/goldens_text.py
+	$(BIN)/python integration-tests/goldens/make.py
+	$(BIN)/python tools/goldens_families.py
+
+reference: $(BIN)/python ## what goldens are made with, and nothing else, in .venv
+	$(PIP) install --quiet --require-hashes -r requirements/reference.lock
+	$(BIN)/python tools/reference_environment.py
 
 proto: $(VENV)/.test ## the Python types of proto/shard.proto; Rust makes its own while it builds
 	$(BIN)/python tools/generate_pb.py

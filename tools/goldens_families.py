@@ -1,14 +1,17 @@
-"""Writes integration-tests/goldens/families/: what `transformers` makes of pictures and prompts, family by family.
+"""Writes integration-tests/goldens/families/ and …/fallback/: what `transformers` makes of pictures and prompts.
 
     python tools/goldens_families.py [FAMILY…]
 
 Without arguments every family of `tools/families` is asked. The checkpoints are built anew from their seeds; the files
-hold what depends on them. Read the difference before committing it. Three parts:
+hold what depends on them. Read the difference before committing it. Its parts:
 
 - `layouts`: for sizes of one generated picture, each view's width, height and checksum and what stands for the image;
+- `layouts_among_several`: the same in a prompt with several images, for families where that is another thing;
 - `counts`: width, height and embeddings of random sizes, null where the processor refuses;
 - `cases`: conversations with their token ids, runs of one id as [id, count], positions, and the greedy answer. `ties`
   are the tokens whose two best logits were so close that another order of summation may turn them around.
+
+Types without a file of ours have `cases` alone: what else there is, their own processor computes.
 """
 
 from __future__ import annotations
@@ -24,20 +27,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "server"), str(ROOT / "integration-tests")]
 
-from families import FAMILIES, cases, checkpoint, find  # noqa: E402 - the paths come first
+from families import FAMILIES, WITHOUT_A_FILE, cases, checkpoint, find  # noqa: E402 - the paths come first
+from families.family import GEOMETRY, Pixels, views_of  # noqa: E402
 from families.oracle import Asked, Oracle, check_varied  # noqa: E402
 from goldens_images import checksum, generate  # noqa: E402
 from harness.pictures import sha256  # noqa: E402
 
 from text_generation_server.model_facts import filled_config, processor_settings  # noqa: E402
 
-GOLDENS = ROOT / "integration-tests" / "goldens" / "families"
+GOLDENS = ROOT / "integration-tests" / "goldens"
 TIE = 1e-3
 SAMPLED_COUNTS = 40
 MAX_SAMPLED_PIXELS = 1 << 20
@@ -51,18 +56,27 @@ def golden(name: str, folder: Path) -> Json:
     oracle = Oracle(checkpoint.build(name, folder))
     asked = cases.cases(oracle.family)
     check_varied(oracle, [case.files[0].image for case in asked if case.shape == "one image"][:6])
-    check_counts(oracle)
+    answers = [case_golden(oracle, case) for case in asked]
     return {
         "family": name,
         "versions": {package: version(package) for package in PINNED},
         "weights_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        **({} if name in WITHOUT_A_FILE else computed(oracle, folder)),
+        "cases": answers,
+    }
+
+
+def computed(oracle: Oracle, folder: Path) -> Json:
+    """What our router computes of a family, and the settings it computes it from."""
+    check_counts(oracle)
+    return {
         "config": filled_config(folder),
         "processor": processor_settings(folder),
         "anchor": oracle.family.tokenizer.id(oracle.family.anchor),
         "image_token": oracle.image_token,
         "layouts": [layout(oracle, *size) for size in cases.LAYOUT_SIZES],
+        **several(oracle),
         "counts": [[*size, oracle.family.count(oracle.processor, *size)] for size in cases.random_sizes()],
-        "cases": [case_golden(oracle, case) for case in asked],
     }
 
 
@@ -71,11 +85,29 @@ def layout(oracle: Oracle, width: int, height: int) -> Json:
     image = Image.fromarray(generate(0, width, height, "smooth"))
     if oracle.family.count(oracle.processor, width, height) is None:
         return {"size": [width, height], "refused": True}
-    views = oracle.family.views(oracle.processor, image)
+    text = oracle.family.replacement(oracle.processor, image)
+    return written(oracle, image, oracle.family.views(oracle.processor, image), text)
+
+
+def several(oracle: Oracle) -> Json:
+    """Layouts in a prompt with several images, where they are others."""
+    among = oracle.family.among_several
+    if among is None:
+        return {}
+    found = []
+    for width, height in cases.LAYOUT_SIZES:
+        image = Image.fromarray(generate(0, width, height, "smooth"))
+        text = oracle.processor.replace_image_token(among(oracle.processor, image), image_idx=0)
+        found.append(written(oracle, image, views_of(among(oracle.processor, image, **GEOMETRY)), text))
+    return {"layouts_among_several": found}
+
+
+def written(oracle: Oracle, image: Image.Image, views: Sequence[Pixels], text: str) -> Json:
+    """A layout as the goldens have it."""
     return {
-        "size": [width, height],
+        "size": list(image.size),
         "views": [[view.shape[1], view.shape[0], checksum(view)] for view in views],
-        "pieces": pieces(oracle.family.replacement(oracle.processor, image), oracle.family.image_token),
+        "pieces": pieces(text, oracle.family.image_token),
     }
 
 
@@ -174,15 +206,18 @@ def _compact(value: object) -> str:
 
 def main(names: Iterable[str]) -> None:
     """Writes the files of these families."""
-    GOLDENS.mkdir(parents=True, exist_ok=True)
+    # The last digits depend on how many threads share a sum.
+    torch.set_num_threads(1)
     for name in names:
         find(name)
+        target = GOLDENS / ("fallback" if name in WITHOUT_A_FILE else "families") / f"{name}.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             content = golden(name, Path(folder) / name)
         ties = sum(len(case["ties"]) for case in content["cases"])
-        (GOLDENS / f"{name}.json").write_text(text(content), encoding="utf-8")
-        print(f"{name}: {len(content['cases'])} cases, {ties} ties, {len(content['layouts'])} layouts")
+        target.write_text(text(content), encoding="utf-8")
+        print(f"{name}: {len(content['cases'])} cases, {ties} ties, {len(content.get('layouts', []))} layouts")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or FAMILIES)
+    main(sys.argv[1:] or [*FAMILIES, *WITHOUT_A_FILE])

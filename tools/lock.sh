@@ -12,4 +12,7 @@ compile() {
 compile pyproject.toml --extra build --extra test --extra dev --output-file requirements/test.lock
 # The same versions, fewer of them.
 compile pyproject.toml --extra build --constraint requirements/test.lock --output-file requirements/runtime.lock
+# What goldens are made with: a part of it that can be installed alone.
+printf '%s\n' transformers torch torchvision pillow timm numpy safetensors jinja2 \
+    | compile - --constraint requirements/test.lock --output-file requirements/reference.lock
 echo 'text-generation==0.7.0' | compile - --no-deps --output-file requirements/no-deps.lock

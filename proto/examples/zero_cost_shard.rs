@@ -60,6 +60,13 @@ impl Shard for ZeroCostShard {
         Ok(Response::new(pb::PutImageResult {}))
     }
 
+    async fn layout_image(
+        &self,
+        _: Request<pb::LayoutImageRequest>,
+    ) -> Result<Response<pb::LayoutImageResult>, Status> {
+        Err(Status::failed_precondition("the router lays out this model's images"))
+    }
+
     type RunStream = Results;
 
     async fn run(&self, request: Request<Streaming<pb::StepPlan>>) -> Result<Response<Results>, Status> {

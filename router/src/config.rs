@@ -16,7 +16,7 @@ use crate::prepared::PreparedModel;
 use crate::telemetry::MetricLimits;
 
 /// How long shards may take to load the model.
-const LOAD_TIMEOUT: Duration = Duration::from_mins(30);
+pub(crate) const LOAD_TIMEOUT: Duration = Duration::from_mins(30);
 /// Tokens of a step when no flag says otherwise.
 const DEFAULT_STEP_TOKENS: u32 = 4096;
 /// Sequences of a step when no flag says otherwise.
@@ -29,8 +29,6 @@ const DEFAULT_EMBEDDING_CACHE_TOKENS: u32 = 16_384;
 const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 /// Top of the length buckets when no flag limits lengths: metrics are set up before the shards say what they hold.
 const DEFAULT_METRIC_TOKENS: u32 = 8192;
-/// Sides tried when looking for the image that costs the most; encoders cost most near squares and at the limits.
-const PROBE_SIDES: [u32; 6] = [56, 336, 1024, 2048, 4096, 8192];
 
 /// A router's settings.
 #[derive(Debug)]
@@ -51,7 +49,7 @@ impl RouterConfig {
         self.args.listen.socket_address()
     }
 
-    pub(crate) fn engine(&self, model: &PreparedModel, family: Option<&dyn VlmFamily>) -> EngineConfig {
+    pub(crate) fn engine(&self, model: &PreparedModel, largest_image: Option<ImageShape>) -> EngineConfig {
         let (limits, scheduling) = (&self.args.limits, &self.args.scheduling);
         EngineConfig {
             shards: self.shards.clone(),
@@ -68,7 +66,7 @@ impl RouterConfig {
             block_size: scheduling.block_size,
             prefix_caching: scheduling.prefix_caching,
             end_tokens: model.eos_token_ids.clone(),
-            largest_image: family.and_then(|family| largest_image(family, self.args.images.max_image_pixels)),
+            largest_image,
         }
     }
 
@@ -140,12 +138,13 @@ fn api_options(args: &RouterArgs) -> anyhow::Result<ApiOptions> {
     })
 }
 
-/// What costs the encoder the most pixels among images within the limits.
-fn largest_image(family: &dyn VlmFamily, max_pixels: u64) -> Option<ImageShape> {
-    let sizes = PROBE_SIDES.iter().flat_map(|&width| PROBE_SIDES.map(|height| ImageSize::new(width, height)));
+/// What costs the encoder the most among images within the limits. Blocks: a family may have to ask the shards.
+pub(crate) fn largest_image(family: &dyn VlmFamily, max_pixels: u64) -> Option<ImageShape> {
+    let sides = family.probe_sides();
+    let images = sides.iter().flat_map(|&width| sides.iter().map(move |&height| ImageSize::new(width, height)));
     let layouts =
-        sizes.filter(|size| size.pixels() <= max_pixels).filter_map(|size| Some((size, family.layout(size).ok()?)));
-    let (size, layout) = layouts.max_by_key(|(size, layout)| layout.num_pixels(*size))?;
+        images.filter(|size| size.pixels() <= max_pixels).filter_map(|size| Some((size, family.layout(size).ok()?)));
+    let (size, layout) = layouts.max_by_key(|(size, layout)| layout.cost(*size))?;
     let views = layout.views.iter().filter_map(|view| view.output(size)).collect();
     Some(ImageShape { size, views, num_tokens: layout.num_tokens() })
 }

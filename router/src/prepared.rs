@@ -7,6 +7,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use text_generation_scheduler::TokenId;
 
+use crate::families::ImageMarks;
+
 /// The layout of the file this program reads.
 const FORMAT: u32 = 1;
 
@@ -42,6 +44,9 @@ pub struct PreparedModel {
     /// Image processor settings with the outer processor's keys beside them; empty for a text model.
     #[serde(default)]
     pub processor: Value,
+    /// For an image-text model of transformers: how its processor marks images.
+    #[serde(default)]
+    pub image_marks: Option<ImageMarks>,
     /// The tokenizer as transformers runs it, in the `tokenizers` library's own format.
     pub tokenizer: Value,
     /// `bos_token`, `eos_token` and the like, by name.

@@ -14,14 +14,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::api::{self, ApiOptions, App, ModelInfo};
-use crate::config::RouterConfig;
+use crate::config::{self, LOAD_TIMEOUT, RouterConfig};
 use crate::engine::{self, Engine, RestartRequest};
-use crate::families::{self, VlmFamily};
+use crate::families::{self, AskProcessor, ImageShape, VlmFamily};
 use crate::images::ImageLoader;
 use crate::prepared::PreparedModel;
 use crate::prompt::PromptBuilder;
 use crate::server;
-use crate::shard::ModelFacts;
+use crate::shard::{ModelFacts, ShardGroup, ShardProcessor};
 use crate::telemetry;
 
 /// How often a draining router looks whether its last request is done.
@@ -148,10 +148,10 @@ struct Started {
 async fn start(config: &RouterConfig, restarts: mpsc::Sender<RestartRequest>) -> anyhow::Result<Started> {
     let model = PreparedModel::read(&config.prepared)?;
     let metrics = telemetry::init_metrics(config.metrics())?;
-    let family = families::build(&model.config, &model.processor)?;
+    let family = families::of(&model, processor(config)?)?;
     let prompts = Arc::new(PromptBuilder::new(&model, family.clone())?);
     let images = family.clone().map(|family| image_loader(config, &model, family)).transpose()?;
-    let engine_config = config.engine(&model, family.as_deref());
+    let engine_config = config.engine(&model, largest_image(config, family).await?);
     let (engine, facts, step_loop) = engine::start(engine_config, restarts).await?;
     anyhow::ensure!(
         facts.model_type == model.model_type,
@@ -169,6 +169,23 @@ async fn start(config: &RouterConfig, restarts: mpsc::Sender<RestartRequest>) ->
         metrics,
     };
     Ok(Started { app, engine, facts, step_loop })
+}
+
+/// The model's own processor, for a family that is none of ours.
+fn processor(config: &RouterConfig) -> anyhow::Result<Arc<dyn AskProcessor>> {
+    let first = config.shards.first().context("there is no shard")?;
+    Ok(Arc::new(ShardProcessor::new(first)?))
+}
+
+/// The image the shards are warmed up with. A family may have to ask them: they must be up, and the asking blocks.
+async fn largest_image(
+    config: &RouterConfig,
+    family: Option<Arc<dyn VlmFamily>>,
+) -> anyhow::Result<Option<ImageShape>> {
+    let Some(family) = family else { return Ok(None) };
+    ShardGroup::connect(&config.shards, LOAD_TIMEOUT).await?;
+    let max_pixels = config.args.images.max_image_pixels;
+    Ok(tokio::task::spawn_blocking(move || config::largest_image(&*family, max_pixels)).await?)
 }
 
 fn image_loader(

@@ -15,9 +15,10 @@ use text_generation_router::engine::{
     self, AdmissionError, Engine, EngineConfig, GenerateRequest, GenerationError, RestartRequest, Sampling,
     StreamEvent, TokenStream,
 };
-use text_generation_router::families::{ImageLayout, ImageSize};
+use text_generation_router::families::{AskProcessor, ImageLayout, ImageRejected, ImageSize, Piece};
 use text_generation_router::images::{ImageTimings, LoadedImage, RgbView};
 use text_generation_router::prompt::Prompt;
+use text_generation_router::shard::ShardProcessor;
 use text_generation_scheduler::{FinishReason, ImageKey, Placeholder, Positions};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -227,7 +228,7 @@ fn picture_request(image: u8) -> GenerateRequest {
     let loaded = LoadedImage {
         key,
         size,
-        layout: Arc::new(ImageLayout { views: Vec::new(), tokens: vec![9; 4] }),
+        layout: Arc::new(ImageLayout { views: Vec::new(), pieces: vec![Piece::Tokens(4)] }),
         views: Arc::new(vec![RgbView { size, pixels: Bytes::from(vec![image; 12]) }]),
         timings: ImageTimings::default(),
         from_cache: false,
@@ -251,6 +252,21 @@ async fn an_image_seen_before_is_neither_sent_nor_encoded_again() {
 }
 
 #[tokio::test]
+async fn ranges_that_attend_both_ways_reach_the_shard() {
+    let setup = setup(Script::default(), |_| {}).await;
+    let of = |both_ways| GenerateRequest {
+        prompt: Prompt { token_ids: (1..31).collect(), both_ways, ..Prompt::default() },
+        ..request(vec![1], 1)
+    };
+    let permit = || setup.engine.admit().unwrap();
+    let mut stream = setup.engine.submit(permit(), of(vec![1..3, 10..26])).unwrap();
+    assert_eq!(collect(&mut stream).await.0, vec![130]);
+    assert_eq!(setup.shard.as_ref().unwrap().seen.lock().unwrap().both_ways, [(0, 1, 2), (0, 0, 16)]);
+    let refused = setup.engine.submit(permit(), of(vec![1..3, 10..27])).unwrap_err();
+    assert_eq!(refused.to_string(), "17 tokens that attend to each other do not fit into a step of 16 tokens");
+}
+
+#[tokio::test]
 async fn pictures_that_push_each_other_out_of_the_cache_are_all_served() {
     let script = Script { step: Duration::from_micros(200), ..Script::default() };
     let setup = setup(script, |config| {
@@ -269,4 +285,25 @@ async fn pictures_that_push_each_other_out_of_the_cache_are_all_served() {
         assert_eq!(collect(&mut stream).await.0, vec![106, 107, 108]);
     }
     until("an empty engine", || setup.engine.num_requests() == 0).await;
+}
+
+#[tokio::test]
+async fn a_shard_says_what_stands_for_an_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("shard");
+    let processor = ShardProcessor::new(&format!("unix:{}", socket.display())).unwrap();
+    let ask = |width, height| {
+        let processor = processor.clone();
+        tokio::task::spawn_blocking(move || processor.pieces(ImageSize::new(width, height)))
+    };
+    assert_eq!(ask(5, 4).await.unwrap(), Err(ImageRejected::Unanswered));
+    let shard = ScriptedShard::start(&socket, Script::default());
+    let pieces = vec![Piece::Text("[".into()), Piece::Tokens(5), Piece::Text("]".into())];
+    assert_eq!(ask(5, 4).await.unwrap(), Ok(pieces.clone()));
+    assert_eq!(ask(4, 5).await.unwrap(), Err(ImageRejected::Size { width: 4, height: 5 }));
+    assert_eq!(shard.seen.lock().unwrap().layouts, [(5, 4), (4, 5)]);
+    drop(shard);
+    assert_eq!(ask(5, 4).await.unwrap(), Err(ImageRejected::Unanswered));
+    let _shard = ScriptedShard::start(&socket, Script::default());
+    assert_eq!(ask(5, 4).await.unwrap(), Ok(pieces));
 }

@@ -76,7 +76,7 @@ fn sequence(number: u32) -> NewSequence {
         placeholders: Vec::new(),
         images: Vec::new(),
         positions: Positions::Sequential,
-        whole_images: false,
+        both_ways: Vec::new(),
         max_new_tokens: 8_192,
         end_tokens: Arc::new([2]),
         cache_salt: 0,

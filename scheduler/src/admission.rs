@@ -9,7 +9,7 @@ pub(crate) fn check(new: &NewSequence, config: &Config, known: &ImageCache) -> R
     check_positions(new)?;
     let num_tokens = check_images(new, known)?;
     check_placeholders(new, &num_tokens)?;
-    check_whole_images(new, config)
+    check_both_ways(new, config)
 }
 
 fn check_lengths(new: &NewSequence, config: &Config) -> Result<(), AddError> {
@@ -68,10 +68,18 @@ fn check_placeholders(new: &NewSequence, num_tokens: &KeyMap<ImageKey, u32>) -> 
     Ok(())
 }
 
-fn check_whole_images(new: &NewSequence, config: &Config) -> Result<(), AddError> {
-    let limit = config.max_step_tokens;
-    match new.placeholders.iter().find(|placeholder| new.whole_images && placeholder.length > limit) {
-        Some(placeholder) => Err(AddError::ImageTooLong { length: placeholder.length, limit }),
-        None => Ok(()),
+fn check_both_ways(new: &NewSequence, config: &Config) -> Result<(), AddError> {
+    let (mut free_from, limit) = (0, config.max_step_tokens);
+    for (index, range) in new.both_ways.iter().enumerate() {
+        let in_order = free_from <= range.start && range.start < range.end;
+        if !in_order || range.end as usize > new.prompt.len() {
+            return Err(AddError::BadRange { index });
+        }
+        let length = range.end - range.start;
+        if length > limit {
+            return Err(AddError::RangeTooLong { length, limit });
+        }
+        free_from = range.end;
     }
+    Ok(())
 }

@@ -70,6 +70,7 @@ impl Scheduler {
             num_tokens: end - tokens.start,
             token_ids,
             positions: sequence.row_positions(tokens.clone()),
+            both_ways: sequence.ranges_in(tokens.clone()),
             sample,
             reset_blocks,
             new_blocks,

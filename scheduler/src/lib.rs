@@ -39,7 +39,8 @@
 //! step, so its cost does not depend on how many wait. Sequences without pixels are in no queue that a step looks at.
 //!
 //! A chunk ends before an image that would exceed `max_step_image_tokens` (unless it is the first image of the step),
-//! that finds no room in the embedding cache, or, with `whole_images`, of which not all tokens fit.
+//! that finds no room in the embedding cache, and before a range of `both_ways` of which not all tokens fit. Images
+//! with tokens in such a range are used at once: together they count like one image.
 //!
 //! # One step ahead
 //!
@@ -50,8 +51,9 @@
 //!
 //! # Prefix cache
 //!
-//! A full block is named by a BLAKE3 chain over everything its KV depends on: salt, `whole_images`, token ids, image
-//! keys with offsets and run lengths, explicit positions. `commit` publishes a block once the step that
+//! A full block is named by a BLAKE3 chain over everything its KV depends on: salt, token ids, image keys with offsets,
+//! explicit positions, and the same of the rest of a range of `both_ways`, because its first tokens depend on its
+//! last. What is found never ends inside such a range. `commit` publishes a block once the step that
 //! filled it is confirmed; from then on others may share it, and nobody writes to it. Blocks without users stay
 //! cached and are taken least recently used first, the end of a prefix before its beginning. At least one token of a
 //! prompt is always computed, because its logits are needed.
@@ -67,8 +69,9 @@
 //!
 //! An embedding stays while sequences need tokens of it. If the cache is full, embeddings nobody needs go first, then
 //! those of sequences that are not in the middle of one (they upload again); what somebody is in the middle of goes only
-//! for the first prompt of a step, and what the step itself uses never. An image larger than the cache is served
-//! alone and forgotten when nobody needs it. Pixels nobody needs are forgotten. See `images` for the states.
+//! for the first prompt of a step. What the step itself uses never goes, nor what the oldest sequence, once started,
+//! will use at once with pixels that are not there yet. An image larger than the cache is served alone and forgotten
+//! when nobody needs it. Pixels nobody needs are forgotten. See `images` for the states.
 //!
 //! # Nobody starves
 //!
@@ -77,10 +80,10 @@
 //!
 //! * It is never preempted: a victim is younger than whom it serves, or waits for pixels and is not the oldest.
 //! * Its pixels are sent first, beyond `max_pending_upload_tokens` if need be, so it does not wait for pixels
-//!   that wait for others.
+//!   that wait for others. Of images it needs at once, those that have come stay until the last is there.
 //! * Once started it is the first prompt: the whole image budget is its own, and it may evict any embedding. For
-//!   blocks it may preempt everyone. Decode rows of others can leave too few tokens for a whole image, but then it is
-//!   skipped, and after being overtaken in 16 steps (`MAX_TIMES_OVERTAKEN`) it is a barrier: no prompt behind it
+//!   blocks it may preempt everyone. Decode rows of others can leave too few tokens for a range of `both_ways`, but
+//!   then it is skipped, and after being overtaken in 16 steps (`MAX_TIMES_OVERTAKEN`) it is a barrier: no prompt behind it
 //!   advances, so no new decode rows come, and those there are end after `max_new_tokens`.
 //! * Not started, it becomes a barrier the same way. Then nobody younger starts, and what runs ends or, waiting
 //!   for pixels, gives its blocks up. Alone it fits: `add` refused what does not.

@@ -1,5 +1,7 @@
 //! What callers get out: step plans, events, counters. Values only.
 
+use std::ops::Range;
+
 use crate::types::{FinishReason, ImageKey, SequenceId, TokenId};
 
 /// Everything the shard needs for one step. It acts in the order of the fields.
@@ -37,6 +39,9 @@ pub struct Row {
     pub token_ids: RowTokens,
     /// Their positions.
     pub positions: RowPositions,
+    /// Ranges whose tokens also attend to those behind them in the range, counted from the row's first token. None
+    /// begins before the row or ends behind it.
+    pub both_ways: Vec<Range<u32>>,
     /// Whether to sample a token after the last of these.
     pub sample: bool,
     /// The block table starts anew with `new_blocks` (first row, or first row after a preemption).

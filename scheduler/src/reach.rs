@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use crate::draft::Draft;
-use crate::images::ImageState;
 use crate::scheduler::Scheduler;
 use crate::sequence::Phase;
 use crate::sequences::Slot;
@@ -14,7 +13,7 @@ use crate::types::ImageKey;
 pub(crate) enum Cut {
     /// The prompt, the step's tokens or the blocks end there.
     None,
-    /// An image follows that does not fit into this step.
+    /// What follows, an image or a range of `both_ways`, does not fit into this step.
     Room,
     /// An image follows whose pixels are not there.
     Pixels(ImageKey),
@@ -23,52 +22,49 @@ pub(crate) enum Cut {
 impl Scheduler {
     // --- Images ---------------------------------------------------------------------------------------------
 
-    /// How far a chunk over `tokens` gets before an image stops it; there must be at least one token. Images it
-    /// reaches are encoded by this plan if they have to be: a reached image always has a token in the chunk.
+    /// How far a chunk over `tokens` gets before an image, or a range of `both_ways` that is not all in them, stops it;
+    /// there must be at least one token. Images it reaches are encoded by this plan if they have to be: a reached
+    /// image always has a token in the chunk.
     pub(crate) fn reach_images(&mut self, slot: Slot, tokens: Range<u32>, draft: &mut Draft) -> (u32, Cut) {
-        let whole_images = self.sequences[slot].whole_images;
-        for index in self.sequences[slot].placeholder_after(tokens.start).. {
-            let Some(placeholder) = self.sequences[slot].placeholders.get(index) else { break };
-            let (offset, end, key) = (placeholder.offset, placeholder.end(), placeholder.image);
-            if offset >= tokens.end {
-                break;
-            }
-            let is_cut_apart = whole_images && end > tokens.end;
-            let cut = if is_cut_apart { Cut::Room } else { self.reach_image(slot, key, draft) };
+        let cut_range = self.sequences[slot].range_around(tokens.end);
+        let (end, cut) = cut_range.map_or((tokens.end, Cut::None), |range| (range.start, Cut::Room));
+        let mut next = tokens.start;
+        while let Some(unit) = self.sequences[slot].next_unit(next).filter(|unit| unit.start < end) {
+            next = unit.end;
+            let start = unit.start.max(tokens.start);
+            let cut = self.reach_unit(slot, unit, draft);
             if cut != Cut::None {
-                return (offset.max(tokens.start), cut);
+                return (start, cut);
             }
         }
-        (tokens.end, Cut::None)
+        (end, cut)
     }
 
-    fn reach_image(&mut self, slot: Slot, key: ImageKey, draft: &mut Draft) -> Cut {
-        match self.images.state(key) {
-            Some(ImageState::Resident) => {
-                self.images.touch(key);
-                self.count_hit(slot, key, 1);
-                Cut::None
-            }
-            Some(ImageState::Ready { .. }) if self.encode(key, draft) => {
-                self.count_hit(slot, key, 0);
-                Cut::None
-            }
-            Some(ImageState::Ready { .. }) => Cut::Room,
-            _ => Cut::Pixels(key),
+    /// Reaches all images of the tokens or none.
+    fn reach_unit(&mut self, slot: Slot, unit: Range<u32>, draft: &mut Draft) -> Cut {
+        let keys = self.sequences[slot].images_in(unit);
+        if let Some(key) = keys.iter().find(|key| !self.images.is_at_hand(**key)) {
+            return Cut::Pixels(*key);
         }
+        let Some(encoded) = self.encode(&keys, draft) else { return Cut::Room };
+        for key in keys {
+            self.count_hit(slot, key, u64::from(!encoded.contains(&key)));
+        }
+        Cut::None
     }
 
-    fn encode(&mut self, key: ImageKey, draft: &mut Draft) -> bool {
-        let num_tokens = self.images.num_tokens(key).unwrap_or(0);
-        let in_step = draft.image_tokens.saturating_add(num_tokens);
-        if draft.image_tokens > 0 && in_step > self.config.max_step_image_tokens {
-            return false;
+    /// Lets the plan use these images, all of which are at hand, at once. Returns those that it encodes for that.
+    fn encode(&mut self, keys: &[ImageKey], draft: &mut Draft) -> Option<Vec<ImageKey>> {
+        let added = self.images.tokens_to_encode(keys);
+        let in_step = draft.image_tokens.saturating_add(added);
+        if added.min(draft.image_tokens) > 0 && in_step > self.config.max_step_image_tokens {
+            return None;
         }
-        let Some(rank) = self.images.encode(key, draft.is_first_prompt()) else { return false };
-        draft.plan.encode_images.push((key, rank));
+        let encoded = self.images.encode(keys, draft.is_first_prompt())?;
         draft.image_tokens = in_step;
-        self.counters.image_misses += 1;
-        true
+        self.counters.image_misses += encoded.len() as u64;
+        draft.plan.encode_images.extend(&encoded);
+        Some(encoded.into_iter().map(|(key, _)| key).collect())
     }
 
     /// Counts the first time a sequence reaches an image, as `hits` hits.

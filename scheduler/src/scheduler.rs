@@ -132,16 +132,24 @@ impl Scheduler {
     /// Every one must be answered by [`Scheduler::image_ready`] or [`Scheduler::image_failed`].
     ///
     /// What the oldest sequence waits for goes first, then images of older sequences before those of younger, up
-    /// to `max_pending_upload_tokens` that are not yet encoded. What the oldest waits for also goes beyond that limit, one image at a time and when no other upload is on its
-    /// way: else pixels that are there too early could keep out those that are needed first. Ask after every
-    /// other call: each may change the answer.
+    /// to `max_pending_upload_tokens` that are not yet encoded. What the oldest waits for also goes beyond that limit,
+    /// when no other upload is on its way and what went beyond it before is used, or waits to be used together with it:
+    /// else pixels that are there too early could keep out those that are needed first. Ask after every other call:
+    /// each may change the answer.
     pub fn take_uploads(&mut self) -> Vec<(ImageKey, u32)> {
-        self.images.take_uploads(self.urgent_image())
+        self.images.take_uploads(self.urgent_image(), &self.oldest_unit())
     }
 
     /// What the oldest sequence waits for.
     pub(crate) fn urgent_image(&self) -> Option<ImageKey> {
         self.sequences.oldest().and_then(|(_, slot)| self.sequences[slot].waits_for)
+    }
+
+    /// The images the oldest sequence needs at once to get on.
+    pub(crate) fn oldest_unit(&self) -> Vec<ImageKey> {
+        let oldest = self.sequences.oldest().map(|(_, slot)| &self.sequences[slot]);
+        let unit = oldest.and_then(|sequence| Some((sequence, sequence.next_unit(sequence.needs_after)?)));
+        unit.map(|(sequence, tokens)| sequence.images_in(tokens)).unwrap_or_default()
     }
 
     /// The pixels of an image taken from [`Scheduler::take_uploads`] are on the shard.
@@ -271,6 +279,7 @@ impl Scheduler {
     /// Images that end within the first `computed` tokens are not needed, all others are.
     pub(crate) fn set_needs(&mut self, slot: Slot, computed: u32) {
         let sequence = &mut self.sequences[slot];
+        sequence.needs_after = computed;
         let first_needed = sequence.first_needed_after(computed);
         let before = std::mem::replace(&mut sequence.first_needed, first_needed);
         for image in &sequence.images[first_needed.min(before)..before] {
@@ -294,11 +303,12 @@ impl Scheduler {
         }
     }
 
-    /// The next image behind the first `computed` tokens, if the shard has neither pixels nor embedding of it.
+    /// The next image behind the first `computed` tokens, or one that is used together with it, if the shard has
+    /// neither pixels nor embedding of it.
     pub(crate) fn missing_image(&self, slot: Slot, computed: u32) -> Option<ImageKey> {
         let sequence = &self.sequences[slot];
-        let next = sequence.placeholders.get(sequence.placeholder_after(computed))?.image;
-        (!self.images.is_at_hand(next)).then_some(next)
+        let unit = sequence.images_in(sequence.next_unit(computed)?);
+        unit.into_iter().find(|key| !self.images.is_at_hand(*key))
     }
 
     pub(crate) fn set_inside(&mut self, slot: Slot, inside: Option<ImageKey>) {
@@ -314,7 +324,7 @@ impl Scheduler {
         }
     }
 
-    /// Leading blocks of the sequence that the prefix cache holds. Never ends inside an image that is computed as a whole.
+    /// Leading blocks of the sequence that the prefix cache holds. They never end inside a range of `both_ways`.
     pub(crate) fn match_prefix(&mut self, slot: Slot) -> usize {
         if !self.config.prefix_caching {
             return 0;
@@ -325,11 +335,8 @@ impl Scheduler {
         let is_cached = |block: &usize| self.blocks.find(&sequence.hash(*block, block_size)).is_some();
         let mut matched = (0..most).take_while(is_cached).count();
         sequence.last_match = Some(matched);
-        while let Some(cut) = sequence.placeholder_around(matched as u32 * block_size) {
-            if !sequence.whole_images {
-                break;
-            }
-            matched = (cut.offset / block_size) as usize;
+        while let Some(cut) = sequence.range_around(matched as u32 * block_size) {
+            matched = (cut.start / block_size) as usize;
         }
         matched
     }

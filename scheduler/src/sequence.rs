@@ -55,7 +55,7 @@ pub(crate) struct Sequence {
     /// Prompt and the generated tokens that are known.
     pub(crate) tokens: Vec<TokenId>,
     pub(crate) placeholders: Vec<Placeholder>,
-    pub(crate) whole_images: bool,
+    pub(crate) both_ways: Vec<Range<u32>>,
     prompt_len: u32,
     positions: Positions,
     max_new_tokens: u32,
@@ -79,6 +79,8 @@ pub(crate) struct Sequence {
     /// Ascending by `last_end`; those from `first_needed` on are needed.
     pub(crate) images: Vec<ImageNeed>,
     pub(crate) first_needed: usize,
+    /// Tokens before which it needs no image: they are computed, or expected to be in the prefix cache.
+    pub(crate) needs_after: u32,
     /// The image `computed` is strictly inside of.
     pub(crate) inside: Option<ImageKey>,
     /// The image whose pixels it waits for.
@@ -103,11 +105,12 @@ impl Sequence {
             phase: Phase::Waiting,
             root: root_hash(&new),
             first_needed: images.len(),
+            needs_after: 0,
             images,
             prompt_len: new.prompt.len() as u32,
             tokens: new.prompt,
             placeholders: new.placeholders,
-            whole_images: new.whole_images,
+            both_ways: new.both_ways,
             positions: new.positions,
             max_new_tokens: new.max_new_tokens,
             end_tokens: new.end_tokens,
@@ -165,6 +168,7 @@ impl Sequence {
     pub(crate) fn clear(&mut self) {
         self.tokens = Vec::new();
         self.placeholders = Vec::new();
+        self.both_ways = Vec::new();
         self.positions = Positions::Sequential;
         self.hashes = Vec::new();
         self.images = Vec::new();
@@ -187,6 +191,43 @@ impl Sequence {
     /// The placeholder that `token` is in but not the first token of.
     pub(crate) fn placeholder_around(&self, token: u32) -> Option<&Placeholder> {
         self.placeholders.get(self.placeholder_after(token)).filter(|placeholder| placeholder.offset < token)
+    }
+
+    /// Index of the first range of `both_ways` that ends behind `token`.
+    fn range_after(&self, token: u32) -> usize {
+        self.both_ways.partition_point(|range| range.end <= token)
+    }
+
+    /// The range of `both_ways` that `token` is in but not the first token of.
+    pub(crate) fn range_around(&self, token: u32) -> Option<&Range<u32>> {
+        self.both_ways.get(self.range_after(token)).filter(|range| range.start < token)
+    }
+
+    /// Ranges of `both_ways` in `tokens`, which cut none, counted from the first of these.
+    pub(crate) fn ranges_in(&self, tokens: Range<u32>) -> Vec<Range<u32>> {
+        let inside =
+            self.both_ways[self.range_after(tokens.start)..].iter().take_while(|range| range.end <= tokens.end);
+        inside.map(|range| range.start - tokens.start..range.end - tokens.start).collect()
+    }
+
+    /// The tokens that are computed together with the next image behind the first `computed` tokens: the range of
+    /// `both_ways` it is in, else its own run.
+    pub(crate) fn next_unit(&self, computed: u32) -> Option<Range<u32>> {
+        let placeholder = self.placeholders.get(self.placeholder_after(computed))?;
+        let first = placeholder.offset.max(computed);
+        let range = self.both_ways.get(self.range_after(first)).filter(|range| range.start <= first);
+        Some(range.cloned().unwrap_or(placeholder.offset..placeholder.end()))
+    }
+
+    /// Every different image with a placeholder in `tokens`.
+    pub(crate) fn images_in(&self, tokens: Range<u32>) -> Vec<ImageKey> {
+        let mut keys = Vec::new();
+        for span in self.spans(tokens, 0) {
+            if !keys.contains(&span.image) {
+                keys.push(span.image);
+            }
+        }
+        keys
     }
 
     /// Placeholders cut to `tokens`, as spans of row `row`.
@@ -243,37 +284,43 @@ impl Sequence {
         self.hashes[block]
     }
 
-    /// Covers everything the KV of these tokens depends on. The whole run's length is part of it because with
-    /// `whole_images` its tokens also see those behind the block.
+    /// Covers everything the KV of these tokens depends on: the parent covers what is before them, and a range of
+    /// `both_ways` is covered as a whole by the block it begins in.
     fn block_hash(&self, parent: BlockHash, tokens: Range<u32>) -> BlockHash {
         let mut content = Vec::with_capacity(4 * tokens.len() + 128);
         content.extend(parent.0);
+        self.push_content(&mut content, tokens.clone());
+        let from = self.both_ways.partition_point(|range| range.start < tokens.start);
+        for range in self.both_ways[from..].iter().take_while(|range| range.start < tokens.end) {
+            content.extend([range.start, range.end].into_iter().flat_map(u32::to_le_bytes));
+            self.push_content(&mut content, range.clone());
+        }
+        BlockHash(*blake3::hash(&content).as_bytes())
+    }
+
+    /// What these tokens are and where they are. Where it ends follows from the number of tokens and of axes.
+    fn push_content(&self, content: &mut Vec<u8>, tokens: Range<u32>) {
         content.extend(self.tokens[tokens.start as usize..tokens.end as usize].iter().flat_map(|id| id.to_le_bytes()));
-        for (span, placeholder) in
-            self.spans(tokens.clone(), 0).zip(&self.placeholders[self.placeholder_after(tokens.start)..])
-        {
+        content.extend((self.spans(tokens.clone(), 0).count() as u32).to_le_bytes());
+        for span in self.spans(tokens.clone(), 0) {
             content.extend(span.image.0);
-            let numbers = [span.offset, span.length, span.image_offset, placeholder.image_offset, placeholder.length];
-            content.extend(numbers.into_iter().flat_map(u32::to_le_bytes));
+            content.extend([span.offset, span.length, span.image_offset].into_iter().flat_map(u32::to_le_bytes));
         }
         if let Positions::Explicit { axes, next } = &self.positions {
             for position in axes.iter().flat_map(|axis| self.axis_positions(axis, *next, tokens.clone())) {
                 content.extend(position.to_le_bytes());
             }
         }
-        BlockHash(*blake3::hash(&content).as_bytes())
     }
 }
 
-/// What is the same for all blocks of a sequence. The number of axes and the image spans need no separator: with
-/// the number of axes fixed, the number of spans follows from a block's length in bytes.
+/// What is the same for all blocks of a sequence.
 fn root_hash(new: &NewSequence) -> BlockHash {
     let num_axes = match &new.positions {
         Positions::Sequential => 0,
         Positions::Explicit { axes, .. } => axes.len() as u64,
     };
-    let content: Vec<u8> =
-        [new.cache_salt, u64::from(new.whole_images), num_axes].into_iter().flat_map(u64::to_le_bytes).collect();
+    let content: Vec<u8> = [new.cache_salt, num_axes].into_iter().flat_map(u64::to_le_bytes).collect();
     BlockHash(*blake3::hash(&content).as_bytes())
 }
 

@@ -28,7 +28,7 @@ impl Scheduler {
         if self.in_flight.len() >= MAX_STEPS_IN_FLIGHT {
             return None;
         }
-        self.images.begin_plan();
+        self.begin_plan();
         let mut draft = Draft::new(&self.config);
         self.plan_decodes(&mut draft);
         self.plan_prompts(&mut draft);
@@ -36,9 +36,18 @@ impl Scheduler {
         self.finish_plan(draft)
     }
 
+    /// What the oldest started sequence has got of the images it needs at once must still be there when it has got the
+    /// rest. One that has not started waits for blocks of others, and those may need the place to come to their end.
+    fn begin_plan(&mut self) {
+        self.images.begin_plan();
+        if self.sequences.oldest().is_some_and(|(_, slot)| !self.sequences[slot].table.is_empty()) {
+            self.images.keep(&self.oldest_unit());
+        }
+    }
+
     fn finish_plan(&mut self, mut draft: Draft) -> Option<StepPlan> {
         if let Some(key) = self.urgent_image() {
-            self.images.make_way_for(key);
+            self.images.make_way_for(key, &self.oldest_unit());
         }
         let must_forget = !self.sequences_to_forget.is_empty() || self.images.has_forgets();
         if draft.rows.is_empty() && !(must_forget && self.in_flight.is_empty()) {

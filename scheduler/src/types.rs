@@ -1,6 +1,7 @@
 //! What callers put in: configuration, sequences, images, results. No behaviour beyond checking a `Config`.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A row of the model's embedding table.
@@ -87,8 +88,9 @@ pub struct NewSequence {
     pub images: Vec<ImageSpec>,
     /// Position ids.
     pub positions: Positions,
-    /// The tokens of one placeholder attend to each other, so a chunk holds all of them or none.
-    pub whole_images: bool,
+    /// Ranges of the prompt whose tokens also attend to those behind them in the range, so that a chunk holds a whole
+    /// range or nothing of it. Not empty, in ascending order, not overlapping.
+    pub both_ways: Vec<Range<u32>>,
     /// Tokens to generate at most, at least 1.
     pub max_new_tokens: u32,
     /// Tokens that end the sequence. Empty: only the length ends it.
@@ -186,13 +188,19 @@ pub enum AddError {
         /// The smaller of `max_sequence_tokens` and what all blocks hold.
         limit: u64,
     },
-    /// An image must be computed in one step and has more tokens than a step.
-    #[error("an image of {length} tokens does not fit into a step of {limit} tokens")]
-    ImageTooLong {
-        /// Tokens of the run.
+    /// Tokens that attend to each other must be computed in one step, and are more than a step has.
+    #[error("{length} tokens that attend to each other do not fit into a step of {limit} tokens")]
+    RangeTooLong {
+        /// Tokens of the range.
         length: u32,
         /// `max_step_tokens`.
         limit: u32,
+    },
+    /// A range of `both_ways` is empty, out of order or out of the prompt.
+    #[error("range {index} of tokens that attend to each other does not fit the prompt")]
+    BadRange {
+        /// Its index.
+        index: usize,
     },
     /// A placeholder is empty, out of order, out of the prompt, or names an image or embedding that is not there.
     #[error("placeholder {index} does not fit the prompt or its image")]

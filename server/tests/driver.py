@@ -19,6 +19,7 @@ from text_generation_server.plan import (
     ImageHeader,
     Ints,
     NewSequence,
+    Ranges,
     RowFlag,
     Rows,
     Sampling,
@@ -164,6 +165,8 @@ class Row:
     reset: bool = False
     spans: list[SpanEntry] = field(default_factory=list)
     positions: Ints | None = None
+    both_ways: list[tuple[int, int]] = field(default_factory=list)
+    """Offset and length of each."""
 
     @property
     def flags(self) -> int:
@@ -172,11 +175,11 @@ class Row:
 
 
 def rows_of(rows: Sequence[Row], positions: Ints | None = None) -> Rows:
-    """The arrays of a step. `positions` overrules those of the rows, which have them all or none."""
-    given = [row.positions for row in rows if row.positions is not None]
-    if given and positions is None:
-        positions = np.concatenate(given, axis=1)
+    """The arrays of a step. `positions` overrules those of the rows."""
+    if positions is None:
+        positions = positions_of(rows)
     spans = [(number, span) for number, row in enumerate(rows) for span in row.spans]
+    ranges = [(number, one) for number, row in enumerate(rows) for one in row.both_ways]
     tokens = [row.token_ids if row.token_ids is not None else [0] for row in rows]
     return Rows(
         sequences=[row.sequence for row in rows],
@@ -194,7 +197,26 @@ def rows_of(rows: Sequence[Row], positions: Ints | None = None) -> Rows:
             image_offsets=ints(span.image_offset for _, span in spans),
             images=[span.image for _, span in spans],
         ),
+        both_ways=Ranges(
+            rows=ints(number for number, _ in ranges),
+            offsets=ints(offset for _, (offset, _) in ranges),
+            lengths=ints(length for _, (_, length) in ranges),
+        ),
     )
+
+
+def positions_of(rows: Sequence[Row]) -> Ints | None:
+    """Positions of all rows, those that say nothing counting up; None when no row says anything."""
+    given = [row.positions for row in rows if row.positions is not None]
+    if not given:
+        return None
+    counted = [np.arange(row.start, row.start + len(row.token_ids or [0])) for row in rows]
+    axes = len(given[0])
+    filled = (
+        np.tile(up, (axes, 1)) if row.positions is None else row.positions
+        for row, up in zip(rows, counted, strict=True)
+    )
+    return np.concatenate(list(filled), axis=1)
 
 
 class Driver:
@@ -247,6 +269,7 @@ class Driver:
             reset=start == 0,
             spans=spans,
             positions=prompt.positions_of(start, stop),
+            both_ways=[(first - start, length) for first, length in prompt.both_ways if start <= first < stop],
         )
 
     def decode(self, sequence: int, length: int, prompt: Prompt | None = None) -> Row:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +93,73 @@ def test_matches_dense(
             wanted = [dense[layer].attend(s, (q[t], k[t], v[t]), shape.windows[layer]) for t, s in enumerate(owners)]
             torch.testing.assert_close(paged.attend(q, k, v, layer), torch.stack(wanted), atol=1e-4, rtol=1e-4)
         lengths[rows] += counts
+
+
+class Masked:
+    """One sequence, every pair of tokens judged on its own: the rule as `transformers` measures."""
+
+    def __init__(self, shape: AttentionShape, ranges: list[tuple[int, int]]) -> None:
+        self.shape = shape
+        self.ranges = ranges
+
+    def sees(self, query: int, key: int, window: int | None) -> bool:
+        together = any(first <= query < last and first <= key < last for first, last in self.ranges)
+        near = window is None or key > query - window
+        if self.shape.ranges_ignore_windows:
+            return together or (key <= query and near)
+        return near and (key <= query or together)
+
+    def attend(self, qkv_TND: Tensor, window: int | None) -> Tensor:
+        q_TND, k_TKD, v_TKD = split(qkv_TND, self.shape)
+        repeats = self.shape.num_heads // self.shape.num_kv_heads
+        k_TND, v_TND = k_TKD.repeat_interleave(repeats, 1), v_TKD.repeat_interleave(repeats, 1)
+        scores_NTT = torch.einsum("qnd,knd->nqk", q_TND, k_TND) * self.shape.scale
+        if self.shape.softcap is not None:
+            scores_NTT = torch.tanh(scores_NTT / self.shape.softcap) * self.shape.softcap
+        count = len(q_TND)
+        seen = torch.tensor([[self.sees(query, key, window) for key in range(count)] for query in range(count)])
+        weights = torch.softmax(scores_NTT.masked_fill(~seen, float("-inf")), -1)
+        return torch.einsum("nqk,knd->qnd", weights, v_TND)
+
+
+def split(qkv_TND: Tensor, shape: AttentionShape) -> tuple[Tensor, ...]:
+    return torch.split(qkv_TND, [shape.num_heads, shape.num_kv_heads, shape.num_kv_heads], 1)
+
+
+LENGTH = 40
+RANGES = [(3, 10), (10, 11), (14, 30)]
+CUTS = [[], [3], [10], [14, 30], [3, 10, 11, 14, 30, 31], [12], [38, 39]]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("heads", [(6, 2), (3, 1)])
+@pytest.mark.parametrize("limits", [(None, None), (4, None), (9, None), (25, 20.0)])
+@pytest.mark.parametrize("ignore", [False, True])
+@pytest.mark.parametrize("cuts", CUTS)
+def test_ranges_attend_both_ways(
+    backend: str, heads: tuple[int, int], limits: tuple[int | None, float | None], ignore: bool, cuts: list[int]
+) -> None:
+    """Chunks that end where ranges do, beside a row without ranges, give what the whole prompt gives."""
+    shape = replace(shape_of(heads, *limits), ranges_ignore_windows=ignore)
+    cache = torch.zeros(2, 2, 17, 8, heads[1], HEAD_DIM)
+    cache[:, :, :16].uniform_(-100, 100)
+    paged = find_backend(backend)(shape, cache)
+    size = (2, LENGTH, heads[0] + 2 * heads[1], HEAD_DIM)
+    qkv_LT = torch.randn(size, generator=torch.Generator().manual_seed(3))
+    plain_LT = torch.randn(size, generator=torch.Generator().manual_seed(4))
+    wanted = [Masked(shape, RANGES).attend(qkv_LT[layer], shape.windows[layer]) for layer in (0, 1)]
+    beside = [Masked(shape, []).attend(plain_LT[layer], shape.windows[layer]) for layer in (0, 1)]
+    tables = np.random.default_rng(5).permutation(16).reshape(2, -1)
+    for start, stop in pairwise([0, *cuts, LENGTH]):
+        inside = [(first - start, last - first) for first, last in RANGES if start <= first and last <= stop]
+        layout = lay_out(tables, ints([start, start]), ints([stop - start] * 2), 8)
+        paged.begin_step(replace(layout, both_ways={1: inside} if inside else {}))
+        for layer in range(2):
+            chunk = torch.cat((plain_LT[layer, start:stop], qkv_LT[layer, start:stop]))
+            q, k, v = split(chunk, shape)
+            found = torch.split(paged.attend(q, k, v, layer), stop - start)
+            for one, all_of_it in zip(found, (beside[layer], wanted[layer]), strict=True):
+                torch.testing.assert_close(one, all_of_it[start:stop], atol=1e-4, rtol=1e-4)
 
 
 def lay_out(blocks_RB: Ints, starts_R: Ints, num_tokens_R: Ints, block_size: int) -> StepLayout:

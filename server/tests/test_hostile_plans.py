@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,11 @@ IMAGE = [4] * IMAGE_TOKENS
         (Row(BAD, 0, IMAGE, [5, 6, 7], spans=[SpanEntry(0, 36, 1, key(1))]), FailureKind.IMAGE),
         (Row(BAD, 0, IMAGE, [5, 6, 7], spans=[SpanEntry(0, 2, HUGE, key(1))]), FailureKind.IMAGE),
         (Row(BAD, 0, IMAGE, [5, 6, 7], spans=[SpanEntry(HUGE, 1, 0, key(1))]), FailureKind.REJECTED),
+        (Row(BAD, 0, PROMPT, [5], reset=True, both_ways=[(1, 4)]), FailureKind.REJECTED),
+        (Row(BAD, 0, PROMPT, [5], reset=True, both_ways=[(HUGE, HUGE)]), FailureKind.REJECTED),
+        (Row(BAD, 0, PROMPT, [5], reset=True, both_ways=[(1, 0)]), FailureKind.REJECTED),
+        (Row(BAD, 0, PROMPT, [5], reset=True, both_ways=[(0, 2), (1, 2)]), FailureKind.REJECTED),
+        (Row(BAD, 0, PROMPT, [5], reset=True, both_ways=[(2, 2), (0, 2)]), FailureKind.REJECTED),
     ],
 )
 def test_only_the_bad_row_fails(shard: Shard, wanted: int, bad: Row, kind: FailureKind) -> None:
@@ -78,6 +84,21 @@ def test_only_the_bad_row_fails(shard: Shard, wanted: int, bad: Row, kind: Failu
     good = [GOOD + 10] if bad.sequence == GOOD else [GOOD, GOOD + 10]
     sampled = dict(zip(result.sampled.sequences, result.sampled.token_ids, strict=True))
     assert [sampled[sequence] for sequence in good] == [wanted] * len(good)
+
+
+def test_ranges_stay_with_their_row(shard: Shard) -> None:
+    def logprob(*rows: Row) -> float:
+        shard.reset_sequences()
+        result = shard.step(plan(rows_of(rows), new_sequences=[new(BAD), new(GOOD)]))
+        return dict(zip(result.sampled.sequences, result.sampled.logprobs, strict=True))[GOOD]
+
+    causal = prefill(GOOD, 3)
+    both_ways = replace(causal, both_ways=[(0, 3)])
+    assert logprob(both_ways) != pytest.approx(logprob(causal), abs=1e-3)
+    assert logprob(prefill(BAD, 512), both_ways) == pytest.approx(logprob(both_ways), abs=1e-5)
+    assert logprob(replace(prefill(BAD, 512), both_ways=[(0, 3)]), causal) == pytest.approx(logprob(causal), abs=1e-5)
+    # A range of one token changes nothing.
+    assert logprob(replace(causal, both_ways=[(1, 1)])) == pytest.approx(logprob(causal), abs=1e-5)
 
 
 @pytest.mark.parametrize("position", [-1, 2048, 2**31 - 1])
@@ -215,6 +236,7 @@ def hostile_rows(draw: st.DrawFn) -> Row:
         sample=draw(st.booleans()),
         reset=draw(st.booleans()),
         spans=draw(st.lists(span, max_size=3)),
+        both_ways=draw(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=2)),
     )
 
 

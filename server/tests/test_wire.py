@@ -45,3 +45,18 @@ def test_any_other_number_of_positions_is_malformed(count: int) -> None:
 
 def test_a_sampled_row_takes_no_token_id() -> None:
     assert parse_plan(plan([]), 3).rows.token_ids_T.tolist() == [10, 11, 0]
+
+
+def test_ranges_name_their_row() -> None:
+    message = plan([])
+    assert list(parse_plan(message, 1).rows.both_ways) == []
+    message.both_ways_row[:], message.both_ways_offset[:], message.both_ways_length[:] = [0, 1], [1, 0], [1, 1]
+    assert list(parse_plan(message, 1).rows.both_ways) == [(0, 1, 1), (1, 0, 1)]
+
+
+@pytest.mark.parametrize("columns", [([0], [1], []), ([], [1], [1]), ([2], [0], [1])])
+def test_ranges_of_no_row_are_malformed(columns: tuple[list[int], list[int], list[int]]) -> None:
+    message = plan([])
+    message.both_ways_row[:], message.both_ways_offset[:], message.both_ways_length[:] = columns
+    with pytest.raises(MalformedPlan, match="both_ways|range"):
+        parse_plan(message, 1)

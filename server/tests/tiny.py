@@ -19,6 +19,9 @@ from text_generation_server.images import Image
 from text_generation_server.plan import ImageHeader, ViewSize
 from text_generation_server.prepare import prepare
 
+MIN_CASES = 8
+"""So many requests at once are a crowd."""
+
 
 @dataclass
 class Tiny:
@@ -58,17 +61,21 @@ class Tiny:
 
     @cached_property
     def cases(self) -> list[cases.Case]:
-        """One conversation of each shape, with pictures of different sizes and encodings."""
+        """One conversation of each shape or more, with pictures of different sizes and encodings."""
         by_shape: dict[str, list[cases.Case]] = {}
         for case in cases.cases(self.oracle.family):
             by_shape.setdefault(case.shape, []).append(case)
-        return [of_shape[(5 * number + 3) % len(of_shape)] for number, of_shape in enumerate(by_shape.values())]
+        # Families without turns have few shapes, which then come twice.
+        shapes = list(by_shape.values()) * 2
+        taken = enumerate(shapes[: max(MIN_CASES, len(by_shape))])
+        return [of_shape[(5 * number + 3) % len(of_shape)] for number, of_shape in taken]
 
     def prompt(self, conversation: Conversation) -> Prompt:
         """What our router would send, taken from `transformers`."""
         asked = self.oracle.ask(conversation, num_tokens=1)
-        images = [upload(self.oracle.picture(image)) for image in images_of(conversation)]
-        runs = list(placed(asked.runs, images))
+        images = images_of(conversation)
+        uploads = [upload(self.oracle.picture(image, several=len(images) > 1)) for image in images]
+        runs = list(placed(asked.runs, uploads))
         return Prompt(asked.token_ids, runs, asked.positions, asked.both_ways)
 
 

@@ -42,7 +42,7 @@ def run(
 def _outputs(command: list[str]) -> list[list[list[int]]]:
     paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     ranks = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True, env=paths) for rank in range(2)]
-    outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
+    outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0]
     return [json.loads(output) for output in outputs]
 

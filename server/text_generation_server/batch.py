@@ -66,7 +66,7 @@ class Packed:
 def pack(rows: Rows, table: SequenceTable, find_image: FindImage, limits: Limits, device: torch.device) -> Packed:
     """Checks, updates the block tables, lays out. Refused sequences are remembered in the table as failed."""
     failures: list[tuple[int, Failure]] = []
-    for check in (_unusable, _out_of_range, _without_image):
+    for check in (_unusable, _out_of_range, _misplaced_ranges, _without_image):
         found = check(rows, table, find_image, limits)
         if found:
             failures += [(rows.sequences[row], failure) for row, failure in found.items()]
@@ -126,6 +126,18 @@ def _range_checks(rows: Rows, table: SequenceTable, limits: Limits) -> Iterator[
         yield _any_in_row(outside_T, rows.num_tokens_R), "a position is out of range"
 
 
+def _misplaced_ranges(rows: Rows, _: SequenceTable, __: FindImage, ___: Limits) -> Found:
+    found: Found = {}
+    free_from: dict[int, int] = {}
+    for row, offset, length in rows.both_ways:
+        if length < 1 or offset < free_from.get(row, 0):
+            found[row] = _rejected("ranges that attend both ways are empty or out of order")
+        elif offset + length > rows.num_tokens_R[row]:
+            found[row] = _rejected("a range that attends both ways reaches beyond its row")
+        free_from[row] = offset + length
+    return found
+
+
 def _without_image(rows: Rows, _: SequenceTable, find_image: FindImage, __: Limits) -> Found:
     spans = rows.spans
     found: Found = {}
@@ -179,6 +191,7 @@ def _lay_out(rows: Rows, table: SequenceTable, find_image: FindImage, limits: Li
             starts_R=rows.starts_R,
             blocks_RB=blocks_RB,
             slots_T=_to(device, _slots(rows, blocks_RB, positions_T, limits.block_size)),
+            both_ways=_ranges_by_row(rows),
         ),
         spans=_spans(rows, ends_R, find_image),
         new_blocks=_to(device, new_blocks) if len(new_blocks) else None,
@@ -227,6 +240,13 @@ def _slots(rows: Rows, blocks_RB: NDArray[np.int32], positions_T: Ints, block_si
     owners_T = np.repeat(np.arange(len(blocks_RB)), rows.num_tokens_R)
     blocks_T = blocks_RB[owners_T, positions_T // block_size].astype(np.int64)
     return blocks_T * block_size + positions_T % block_size
+
+
+def _ranges_by_row(rows: Rows) -> dict[int, list[tuple[int, int]]]:
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    for row, offset, length in rows.both_ways:
+        ranges.setdefault(row, []).append((offset, length))
+    return ranges
 
 
 def _spans(rows: Rows, ends_R: Ints, find_image: FindImage) -> list[Span]:

@@ -54,6 +54,8 @@ class PreparedModel:
     model_type: str
     config: dict[str, Any]
     processor: dict[str, Any]
+    known_to_transformers: bool = False
+    """Whether transformers runs this type as an image-text model, with a processor that names its image token."""
 
     @staticmethod
     def read(path: Path) -> PreparedModel:
@@ -65,6 +67,7 @@ class PreparedModel:
                 model_type=facts["model_type"],
                 config=facts["config"],
                 processor=facts.get("processor") or {},
+                known_to_transformers=facts.get("image_marks") is not None,
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path.name} is not a prepared model: {type(error).__name__} {error}") from error

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from text_generation_server.distributed import Ranks
-from text_generation_server.models import Model
+from text_generation_server.models import CannotEncode, Model
 from text_generation_server.plan import EncodeImage, Failure, FailureKind, ImageHeader
 
 KEY_BYTES = 32
@@ -35,6 +35,7 @@ NO_PIXELS, BAD_IMAGE, NOT_MINE = -1, -2, -3
 UNKNOWN = Failure(FailureKind.REJECTED, "the image is unknown")
 MISSING = Failure(FailureKind.REJECTED, "the image has no pixels")
 TEXT_ONLY = Failure(FailureKind.REJECTED, "this model takes no images")
+NO_MEMORY = Failure(FailureKind.OUT_OF_MEMORY, "there is no memory to encode the image")
 UNENCODABLE = Failure(FailureKind.IMAGE, "the image cannot be encoded")
 
 
@@ -115,7 +116,7 @@ class Normaliser:
 
     def __call__(self, pixels_NHW3: Tensor) -> Tensor:
         """Pixel values of [N, 3, H, W], channels last in memory."""
-        values = torch.addcmul(self._shift, pixels_NHW3.to(torch.float32), self._scale)
+        values = torch.addcmul(self._shift, pixels_NHW3.to(self._shift.device).to(torch.float32), self._scale)
         return values.to(self._dtype).permute(0, 3, 1, 2)
 
 
@@ -166,9 +167,9 @@ class ImageStore:
 class ImageEncoder:
     """Runs the vision encoder over this rank's pixels and shares the embeddings."""
 
-    def __init__(self, model: Model, normalise: Normaliser, ranks: Ranks, like: Tensor) -> None:
+    def __init__(self, model: Model, processor: Mapping[str, Any], ranks: Ranks, like: Tensor) -> None:
         self._model = model
-        self._normalise = normalise
+        self._prepared = _as_it_is if model.shape.raw_views else Normaliser(processor, like.device, like.dtype)
         self._ranks = ranks
         self._like = like
         self.takes_images = model.shape.embedding_width > 0
@@ -197,31 +198,31 @@ class ImageEncoder:
         checked = {key: _checked_tokens(present[key].header, embedded[key]) for key in present}
         return dict.fromkeys(images, MISSING) | checked
 
-    def _encode_views(self, views: Sequence[tuple[bytes, Tensor]]) -> dict[bytes, list[Tensor | None]]:
-        """Encodes equally sized views together; None stands for a view that failed."""
-        encoded: list[Tensor | None] = [None] * len(views)
+    def _encode_views(self, views: Sequence[tuple[bytes, Tensor]]) -> dict[bytes, list[Tensor | Failure]]:
+        """Encodes equally sized views together."""
+        encoded: list[Tensor | Failure] = [UNENCODABLE] * len(views)
         for numbers in _batches([view.shape for _, view in views]):
             rows = self._encode_batch([views[number][1] for number in numbers])
             for number, row in zip(numbers, rows, strict=True):
                 encoded[number] = row
-        by_key: dict[bytes, list[Tensor | None]] = {}
+        by_key: dict[bytes, list[Tensor | Failure]] = {}
         for (key, _), rows_of_view in zip(views, encoded, strict=True):
             by_key.setdefault(key, []).append(rows_of_view)
         return by_key
 
-    def _encode_batch(self, views: Sequence[Tensor]) -> Sequence[Tensor | None]:
-        pixels = torch.stack(list(views)).to(self._like.device)
+    def _encode_batch(self, views: Sequence[Tensor]) -> Sequence[Tensor | Failure]:
         try:
-            return list(self._model.encode_views(self._normalise(pixels)).unbind())
+            return list(self._model.encode_views(self._prepared(torch.stack(list(views)))).unbind())
         except torch.OutOfMemoryError:
             # Another size or a smaller batch may fit; these images fail alone.
-            return [None] * len(views)
+            return [NO_MEMORY] * len(views)
+        except CannotEncode as error:
+            return [Failure(FailureKind.IMAGE, str(error))] * len(views)
 
-    def _joined(self, views: Sequence[Tensor | None], header: ImageHeader) -> Tensor | Failure:
-        present = [view for view in views if view is not None]
-        if len(present) < len(views):
-            return Failure(FailureKind.OUT_OF_MEMORY, "there is no memory to encode the image")
-        return self._model.join_views(present, header)
+    def _joined(self, views: Sequence[Tensor | Failure], header: ImageHeader) -> Tensor | Failure:
+        failed = next((view for view in views if isinstance(view, Failure)), None)
+        present = [view for view in views if isinstance(view, Tensor)]
+        return failed or self._model.join_views(present, header)
 
     def _share(
         self, wanted: Sequence[EncodeImage], own: dict[bytes, Tensor | Failure]
@@ -240,6 +241,10 @@ class ImageEncoder:
         if not isinstance(mine, Tensor):
             mine = self._like.new_empty(count, self._model.shape.embedding_width)
         return self._ranks.broadcast(mine.contiguous(), request.rank)
+
+
+def _as_it_is(pixels_NHW3: Tensor) -> Tensor:
+    return pixels_NHW3
 
 
 def _checked_tokens(header: ImageHeader, embedding: Tensor | Failure) -> Tensor | Failure:

@@ -10,9 +10,10 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,6 +39,8 @@ _NOT_ABOUT_THE_MODEL = {
     "return_dict",
     "transformers_version",
 }
+CANNOT_BE_BUILT = (ImportError, ValueError, OSError, AttributeError, TypeError)
+"""What loading a class of transformers raises where a checkpoint or a package lacks something."""
 PREPARED_NAME = "prepared.json"
 
 
@@ -53,7 +56,8 @@ def model_facts(model_dir: Path) -> Json:
     config = filled_config(model_dir)
     generation = read_json(model_dir / "generation_config.json")
     processor = processor_settings(model_dir)
-    tokenizer = load_tokenizer(model_dir)
+    marks = ask_image_marks(model_dir, config)
+    tokenizer = load_tokenizer(model_dir, of_processor=bool(processor))
     processor = processor and named_tokens(tokenizer) | processor
     template = chat_template(model_dir)
     media = media_tokens(tokenizer, config, processor)
@@ -61,6 +65,7 @@ def model_facts(model_dir: Path) -> Json:
         "model_type": config.get("model_type"),
         "config": config,
         "processor": processor,
+        "image_marks": None if marks is None else asdict(marks),
         "tokenizer": tokenizer_pipeline(tokenizer),
         "special_tokens": dict(tokenizer.special_tokens_map),
         "control_tokens": control_tokens(tokenizer, template, media),
@@ -97,9 +102,13 @@ def merged(written: object, asked: object) -> object:
     return written | {key: merged(written.get(key), value) for key, value in kept.items()}
 
 
-def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(model_dir: Path, *, of_processor: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer, as the outer processor leaves it where there is one: PaliGemma's keeps it from adding tokens."""
     from transformers import AutoTokenizer
 
+    processor = load_processor(model_dir) if of_processor else None
+    if processor is not None:
+        return cast("PreTrainedTokenizerBase", processor.tokenizer)
     return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(model_dir))
 
 
@@ -225,7 +234,7 @@ def ask_image_processor(model_dir: Path) -> Json | None:
     try:
         # The Pillow classes: the ones we match bit for bit, and the ones that run without torchvision.
         processor = load(model_dir, backend="pil")
-    except (ImportError, ValueError, OSError, AttributeError, TypeError) as error:
+    except CANNOT_BE_BUILT as error:
         logger.warning("no image processor class could be asked (%s); its settings are used as written", error)
         return None
     return processor.to_dict()
@@ -235,14 +244,60 @@ def ask_processor(model_dir: Path) -> Json:
     """The outer processor's settings. Empty when it cannot be built, as when its video half needs torchvision."""
     from transformers import AutoProcessor
 
-    load: Callable[..., ProcessorSettings] = AutoProcessor.from_pretrained
+    load: Callable[..., Any] = AutoProcessor.from_pretrained
     try:
         processor = load(model_dir, backend="pil")
-    except (ImportError, ValueError, OSError, AttributeError, TypeError) as error:
+    except CANNOT_BE_BUILT as error:
         logger.info("the processor class could not be asked (%s); processor_config.json is used as written", error)
         return {}
     # For a model without a processor class, transformers answers with its tokenizer.
-    return processor.to_dict() if hasattr(processor, "image_processor") else {}
+    return cast(Json, processor.to_dict()) if hasattr(processor, "image_processor") else {}
+
+
+def load_processor(model_dir: Path) -> Any:
+    """The outer processor itself with its Pillow image processor, or None.
+
+    Its two halves are loaded apart: asked for Pillow as a whole, one with a half for videos refuses, which has none.
+    """
+    from transformers import AutoImageProcessor, AutoProcessor
+
+    load_whole: Callable[..., Any] = AutoProcessor.from_pretrained
+    load_images: Callable[..., Any] = AutoImageProcessor.from_pretrained
+    try:
+        processor = load_whole(model_dir)
+        if not hasattr(processor, "image_processor"):
+            return None
+        processor.image_processor = load_images(model_dir, backend="pil")
+    except CANNOT_BE_BUILT as error:
+        logger.info("the model has no processor that can be run here: %s", error)
+        return None
+    return processor
+
+
+@dataclass(frozen=True)
+class ImageMarks:
+    """What a chat template writes once an image, and the id that the processor puts there once an embedding."""
+
+    anchor: str
+    token_id: int
+
+
+def ask_image_marks(model_dir: Path, config: Json) -> ImageMarks | None:
+    """The marks of a model that transformers knows as an image-text model; None for every other."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    if config.get("model_type") not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return None
+    processor = load_processor(model_dir)
+    return None if processor is None else image_marks(processor, config)
+
+
+def image_marks(processor: Any, config: Mapping[str, object]) -> ImageMarks | None:
+    """The anchor that the processor looks for, and the id that the model looks for, if they name them."""
+    anchor = getattr(processor, "image_token", None)
+    names = (config.get("image_token_id"), config.get("image_token_index"), getattr(processor, "image_token_id", None))
+    token_id = next((name for name in names if isinstance(name, int)), None)
+    return None if anchor is None or token_id is None else ImageMarks(str(anchor), token_id)
 
 
 def named_tokens(tokenizer: PreTrainedTokenizerBase) -> Json:

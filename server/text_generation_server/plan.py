@@ -5,6 +5,7 @@ Suffixes: R rows of the step, T tokens of the step, A position axes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
@@ -88,10 +89,38 @@ class Spans:
 
     def of_rows(self, keep_R: NDArray[np.bool_]) -> Spans:
         """The spans of the kept rows, renumbered."""
-        kept = np.flatnonzero(keep_R[self.rows])
-        renumbered_R = np.cumsum(keep_R) - 1
-        numbers = (renumbered_R[self.rows[kept]], self.offsets[kept], self.lengths[kept], self.image_offsets[kept])
-        return Spans(*numbers, [self.images[j] for j in kept])
+        kept, rows = _of_rows(self.rows, keep_R)
+        numbers = (self.offsets[kept], self.lengths[kept], self.image_offsets[kept])
+        return Spans(rows, *numbers, [self.images[j] for j in kept])
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Tokens that attend to each other both ways: `lengths[j]` of row `rows[j]`, from `offsets[j]` of its chunk on."""
+
+    rows: Ints
+    offsets: Ints
+    lengths: Ints
+
+    def of_rows(self, keep_R: NDArray[np.bool_]) -> Ranges:
+        """The ranges of the kept rows, renumbered."""
+        kept, rows = _of_rows(self.rows, keep_R)
+        return Ranges(rows, self.offsets[kept], self.lengths[kept])
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        """Row, offset and length of each."""
+        return zip(self.rows.tolist(), self.offsets.tolist(), self.lengths.tolist(), strict=True)
+
+
+def _of_rows(rows: Ints, keep_R: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    """Which entries belong to kept rows, and what those rows are called then."""
+    kept = np.flatnonzero(keep_R[rows])
+    renumbered_R = np.cumsum(keep_R) - 1
+    return kept, renumbered_R[rows[kept]]
+
+
+_NOTHING = np.empty(0, dtype=np.int64)
+NO_RANGES = Ranges(_NOTHING, _NOTHING, _NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +136,7 @@ class Rows:
     token_ids_T: Ints
     positions_AT: Ints | None
     spans: Spans
+    both_ways: Ranges = NO_RANGES
 
     def keep(self, keep_R: NDArray[np.bool_]) -> Rows:
         """These rows without some of them."""
@@ -121,6 +151,7 @@ class Rows:
             token_ids_T=self.token_ids_T[keep_T],
             positions_AT=None if self.positions_AT is None else self.positions_AT[:, keep_T],
             spans=self.spans.of_rows(keep_R),
+            both_ways=self.both_ways.of_rows(keep_R),
         )
 
     def any_flag(self, flag: RowFlag) -> NDArray[np.bool_]:

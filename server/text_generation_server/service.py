@@ -22,6 +22,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from text_generation_server import wire
 from text_generation_server.images import Image, ImageRejected, Upload, UploadFull
 from text_generation_server.kv_cache import OutOfBlocks
+from text_generation_server.models import CannotEncode
 from text_generation_server.pb import shard_pb2 as pb
 from text_generation_server.pb import shard_pb2_grpc
 from text_generation_server.plan import StepPlan, StepResult
@@ -125,6 +126,18 @@ class ShardService(shard_pb2_grpc.ShardServicer):
         except UploadFull as error:
             _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         return pb.PutImageResult()
+
+    def LayoutImage(self, request: pb.LayoutImageRequest, context: Context) -> pb.LayoutImageResult:
+        """See the proto."""
+        layouts = self._shard.layouts
+        if layouts is None:
+            _abort(context, grpc.StatusCode.FAILED_PRECONDITION, "the router lays out this model's images")
+        if not 0 < request.width * request.height * 3 <= MAX_IMAGE_BYTES:
+            _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the image is too large, or empty")
+        try:
+            return wire.layout_message(layouts.pieces(request.width, request.height))
+        except CannotEncode:
+            return pb.LayoutImageResult(refused=True)
 
     def Run(self, request_iterator: Iterator[pb.StepPlan], context: Context) -> Iterator[pb.StepResult]:
         """See the proto. The newest stream wins: a router that comes back must not wait for its own ghost."""

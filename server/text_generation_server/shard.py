@@ -14,7 +14,7 @@ import torch
 from text_generation_server import distributed, models, warmup
 from text_generation_server.attention import DEFAULT, find_backend
 from text_generation_server.config import ConfigError, PreparedModel, ShardConfig
-from text_generation_server.images import ImageEncoder, ImageStore, Normaliser
+from text_generation_server.images import ImageEncoder, ImageStore
 from text_generation_server.kv_cache import KvCache, block_bytes, blocks_that_fit
 from text_generation_server.plan import StepPlan, StepResult, WarmupRequest
 from text_generation_server.steps import StepRunner
@@ -47,14 +47,16 @@ class Shard:
         self.dtype = choose_dtype(config, prepared, self.device)
         self.ranks = distributed.join(config.rank, config.world_size, config.master_port, self.device)
         with Weights(prepared.model_dir, self.dtype, self.device) as weights:
-            self.model = models.build(prepared.model_type, prepared.config, weights, self.ranks)
+            known = prepared.known_to_transformers
+            self.model = models.build(
+                prepared.model_type, prepared.config, weights, self.ranks, known_to_transformers=known
+            )
         self._threads = Threads.choose(config, weights.total_bytes)
         self.backend_name = DEFAULT if config.attention == "auto" else config.attention
         self.backend = find_backend(self.backend_name)
         self.images = ImageStore(config.max_upload_bytes)
         self._like = torch.empty(0, dtype=self.dtype, device=self.device)
-        normalise = Normaliser(prepared.processor, self.device, self.dtype)
-        self._encoder = ImageEncoder(self.model, normalise, self.ranks, self._like)
+        self._encoder = ImageEncoder(self.model, prepared.processor, self.ranks, self._like)
         self._runner: StepRunner | None = None
 
     @torch.inference_mode()
@@ -95,6 +97,11 @@ class Shard:
     def takes_images(self) -> bool:
         """Whether the model has a vision encoder."""
         return self._encoder.takes_images
+
+    @property
+    def layouts(self) -> models.CountsImages | None:
+        """Who lays images out, for a model of which the router cannot. May be asked by any thread."""
+        return self.model if isinstance(self.model, models.CountsImages) else None
 
     def reset_sequences(self) -> None:
         """Drops every sequence, as if just warmed up. Images have their own `clear`."""

@@ -104,9 +104,9 @@ class StepRunner:
     def _forward(self, batch: Batch) -> Choice | None:
         if batch.new_blocks is not None:
             self._kv_cache.clear(batch.new_blocks)
-        hidden_TH = merge(self._model.embed(self._token_ids(batch)), batch.spans)
+        hidden_TH, added = merge(self._model.embed(self._token_ids(batch)), batch.spans)
         self._attention.begin_step(batch.layout)
-        hidden_TH = self._model.forward(hidden_TH, batch.positions_AT, self._attention)
+        hidden_TH = self._model.forward(hidden_TH, batch.positions_AT, self._attention, added)
         if not batch.sample_sequences:
             return None
         # The head is the largest matrix of a small model; only tokens that sample pay for it.

@@ -43,6 +43,7 @@ class Weights:
         device: torch.device,
         report: Callable[[int, int], None] = log_progress,
     ) -> None:
+        self.model_dir = model_dir
         self.dtype = dtype
         self.device = device
         self._report = report

@@ -10,12 +10,15 @@ from collections.abc import Iterable
 import numpy as np
 
 from text_generation_server.images import KEY_BYTES
+from text_generation_server.models import Piece
 from text_generation_server.pb import shard_pb2 as pb
 from text_generation_server.plan import (
+    NO_RANGES,
     EncodeImage,
     ImageHeader,
     Ints,
     NewSequence,
+    Ranges,
     RowFlag,
     Rows,
     Sampling,
@@ -58,6 +61,7 @@ def _rows(message: pb.StepPlan, position_axes: int) -> Rows:
         token_ids_T=_EMPTY,
         positions_AT=None,
         spans=_spans(message),
+        both_ways=_both_ways(message),
     )
     _check_rows(rows)
     return Rows(
@@ -70,6 +74,7 @@ def _rows(message: pb.StepPlan, position_axes: int) -> Rows:
         _token_ids(message.token_ids, num_tokens_R, flags_R),
         _positions(message.positions, position_axes, num_tokens_R),
         rows.spans,
+        rows.both_ways,
     )
 
 
@@ -78,7 +83,8 @@ def _check_rows(rows: Rows) -> None:
     columns = (rows.num_tokens_R, rows.starts_R, rows.flags_R, rows.num_new_blocks_R)
     _require(all(len(column) == count for column in columns), "the row arrays differ in length")
     _require(int(rows.num_new_blocks_R.sum()) == len(rows.new_blocks), "new_blocks does not fit its counts")
-    _require(not len(rows.spans.rows) or int(rows.spans.rows.max()) < count, "a span names a row that is not there")
+    for named, what in ((rows.spans.rows, "span"), (rows.both_ways.rows, "range")):
+        _require(not len(named) or int(named.max()) < count, f"a {what} names a row that is not there")
 
 
 def _token_ids(data: bytes, num_tokens_R: Ints, flags_R: Ints) -> Ints:
@@ -115,6 +121,15 @@ def _spans(message: pb.StepPlan) -> Spans:
     _require(all(len(column) == len(images) for column in fields), "the span arrays differ in length")
     _require(max(images) < len(keys), "a span names an image that is not there")
     return Spans(rows, offsets, lengths, image_offsets, [keys[image] for image in images])
+
+
+def _both_ways(message: pb.StepPlan) -> Ranges:
+    if not (message.both_ways_row or message.both_ways_offset or message.both_ways_length):
+        return NO_RANGES
+    fields = (message.both_ways_row, message.both_ways_offset, message.both_ways_length)
+    rows, offsets, lengths = (_array(column) for column in fields)
+    _require(len(rows) == len(offsets) == len(lengths), "the both_ways arrays differ in length")
+    return Ranges(rows, offsets, lengths)
 
 
 def _new_sequence(message: pb.NewSequence) -> NewSequence:
@@ -205,6 +220,15 @@ def info_message(shard: Shard) -> pb.ShardInfo:
         position_axes=shape.position_axes,
         takes_images=shard.takes_images,
         attention_backend=shard.backend_name,
+    )
+
+
+def layout_message(pieces: Iterable[Piece]) -> pb.LayoutImageResult:
+    """What stands for an image."""
+    return pb.LayoutImageResult(
+        pieces=[
+            pb.ImagePiece(text=piece) if isinstance(piece, str) else pb.ImagePiece(num_tokens=piece) for piece in pieces
+        ]
     )
 
 

@@ -141,14 +141,15 @@ TEXT_ONLY = "text only"
 def cases(family: Family) -> list[Case]:
     """Every size in every encoding, and texts alone."""
     taken = [name for name in SHAPES if name not in family.without]
-    grid = [_case(taken, at, kind) for at in range(len(SIZES)) for kind in range(len(pictures.MORE_ENCODINGS))]
+    sizes = [(max(width, family.least_side), max(height, family.least_side)) for width, height in SIZES]
+    grid = [_case(taken, sizes, at, kind) for at in range(len(sizes)) for kind in range(len(pictures.MORE_ENCODINGS))]
     return grid + ([] if TEXT_ONLY in family.without else list(_texts()))
 
 
-def _case(taken: Sequence[str], at: int, kind: int) -> Case:
+def _case(taken: Sequence[str], sizes: Sequence[tuple[int, int]], at: int, kind: int) -> Case:
     encodings = list(pictures.MORE_ENCODINGS)
-    first = File(SIZES[at], encodings[kind], at + kind)
-    second = File(SIZES[(at * 5 + kind + 3) % len(SIZES)], encodings[(kind + 4) % len(encodings)], at + kind + 50)
+    first = File(sizes[at], encodings[kind], at + kind)
+    second = File(sizes[(at * 5 + kind + 3) % len(sizes)], encodings[(kind + 4) % len(encodings)], at + kind + 50)
     shape = taken[(at + kind) % len(taken)]
     question = QUESTIONS[(at * 3 + kind) % len(QUESTIONS)]
     name = f"{first.size[0]}x{first.size[1]} {first.encoding} {shape}"

@@ -149,8 +149,9 @@ def write_processor(folder: Path, family: Family, processor: Processor, *, old: 
     settings = json.loads((folder / "processor_config.json").read_text())
     write_json(folder / "preprocessor_config.json", settings.pop("image_processor"))
     write_json(folder / "processor_config.json", settings)
-    (folder / "chat_template.jinja").unlink()
-    write_json(folder / "chat_template.json", {"chat_template": family.chat_template})
+    if family.chat_template is not None:
+        (folder / "chat_template.jinja").unlink()
+        write_json(folder / "chat_template.json", {"chat_template": family.chat_template})
 
 
 def generation(tokenizer: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from transformers import ProcessorMixin
 
 from families.tokenizers import TokenizerFiles
 
@@ -25,10 +26,17 @@ Inputs = Mapping[str, Any]
 Pixels = NDArray[np.uint8]
 Renames = Sequence[tuple[str, str]]
 
+GEOMETRY = {"do_rescale": False, "do_normalize": False}
+"""Options of an image processor that leave pixels as bytes."""
+
 
 def whole_views(processor: Processor, image: Image.Image) -> list[Pixels]:
     """The processor's geometry alone, as one [height, width, 3] array for each view, in encoder order."""
-    done, _ = process_image(processor, image, do_rescale=False, do_normalize=False)
+    return views_of(process_image(processor, image, **GEOMETRY)[0])
+
+
+def views_of(done: Inputs) -> list[Pixels]:
+    """The views in what an image processor returns for `GEOMETRY`."""
     return [view for pixels in done["pixel_values"] for view in channels_last(np.asarray(pixels))]
 
 
@@ -38,6 +46,11 @@ def channels_last(pixels: NDArray[Any]) -> Iterator[Pixels]:
         whole = np.moveaxis(view, 0, -1).astype(np.uint8)
         assert (whole == np.moveaxis(view, 0, -1)).all(), "the processor left more than its geometry in the pixels"
         yield np.ascontiguousarray(whole)
+
+
+def picture_itself(processor: Processor, image: Image.Image) -> list[Pixels]:
+    """One view, untouched: for models whose own processor prepares pictures in the shard."""
+    return [np.array(image)]
 
 
 def processor_count(processor: Processor, width: int, height: int) -> int | None:
@@ -58,9 +71,12 @@ def processor_replacement(processor: Processor, image: Image.Image) -> str:
 def process_image(processor: Processor, image: Image.Image, **options: Any) -> tuple[Inputs, list[str]]:
     """The image processor's output and the text for one image, with the settings that the processor itself asks for.
 
-    They differ from those of the image processor alone: InternVL's asks for tiles, Pixtral's for larger patches.
+    They differ from those of the image processor alone: InternVL's asks for tiles, Pixtral's for larger patches. There
+    is no text from a processor that only replaces all anchors of a prompt at once, as that of Idefics 2.
     """
     asked = processor._merge_kwargs(**options)["images_kwargs"]
+    if type(processor).replace_image_token is ProcessorMixin.replace_image_token:
+        return processor.image_processor([image], **asked), []
     done: tuple[Inputs, list[str]] = processor._process_images([image], **asked)
     return done
 
@@ -96,12 +112,16 @@ class Family:
     """Small dimensions, real keys; the ids are those of `tokenizer`."""
     processor: Callable[[Any], Processor]
     """The family's own class over a tokenizer of transformers, with the Pillow image processor."""
-    chat_template: str
-    """Short, in the shape of the real one."""
+    chat_template: str | None
+    """Short, in the shape of the real one. None: prompts are plain texts, in which the anchor stands for an image."""
     anchor: str = "<image>"
     """What the chat template writes once an image."""
     image_token: str = "<image>"
     """What the processor writes once an embedding."""
+    attention: str = "sdpa"
+    """The implementation of attention in `transformers`; Gemma 2 has no other than "eager"."""
+    generated_type: int = 0
+    """The type of generated tokens in `token_type_ids`."""
     seed: int = 1
     """Changed when the random model answers every picture alike."""
     scales: Mapping[str, float] = field(default_factory=dict)
@@ -110,6 +130,8 @@ class Family:
     """Older layouts of the hub by name: which prefix of a tensor's name was which, the longest first."""
     without: Mapping[str, str] = field(default_factory=dict)
     """Shapes of prompts (keys of `cases.SHAPES`) that the family does not take, each with the reason."""
+    least_side: int = 1
+    """The processor refuses images with a shorter side."""
 
     views: Callable[[Processor, Image.Image], list[Pixels]] = whole_views
     """What our router must send to the shard."""
@@ -121,6 +143,8 @@ class Family:
     """What the shard's encoder must compute."""
     mend: Callable[[Model], None] = as_it_is
     """Puts right what keeps the model of transformers from answering; each use says what that is."""
+    among_several: Callable[..., Inputs] | None = None
+    """What the image processor makes of one image of several, under the options given; None: what it makes of one."""
     positions: Callable[[Model, Inputs], NDArray[np.int64] | None] = no_positions
     """Position ids of a prompt, [axes, tokens], where they do not count from zero."""
     both_ways: Callable[[Inputs], list[tuple[int, int]]] = no_ranges

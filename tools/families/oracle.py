@@ -22,7 +22,7 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoPr
 from transformers.utils import logging
 
 from families import of
-from families.family import Inputs, Model, Pixels, Processor, process_image
+from families.family import GEOMETRY, Inputs, Model, Pixels, Processor, process_image, views_of
 
 NUM_TOKENS = 24
 
@@ -93,7 +93,8 @@ class Oracle:
         self.config = json.loads((folder / "config.json").read_text())
         self.family = of(self.config)
         self.processor = load_processor(folder)
-        self.model: Model = auto_model.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
+        attention = self.family.attention
+        self.model: Model = auto_model.from_pretrained(folder, dtype=dtype, attn_implementation=attention).eval()
         self.family.mend(self.model)
 
     @cached_property
@@ -103,10 +104,20 @@ class Oracle:
 
     def inputs(self, conversation: Conversation) -> Inputs:
         """Tensors of a conversation whose last turn is the user's."""
+        if self.family.chat_template is None:
+            return self.plain_inputs(conversation)
         messages = [{"role": role, "content": [_part(part) for part in parts]} for role, parts in conversation]
         options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
         done: Inputs = self.processor.apply_chat_template(messages, **options)
         return done
+
+    def plain_inputs(self, conversation: Conversation) -> Inputs:
+        """Tensors of a single turn as the processor frames it."""
+        [(_, parts)] = conversation
+        text = "".join(part if isinstance(part, str) else self.family.anchor for part in parts)
+        done: Inputs = self.processor(text=[text], images=[images_of(conversation)], return_tensors="pt")
+        # Labels are for training.
+        return {name: tensor for name, tensor in done.items() if name != "labels"}
 
     @torch.inference_mode()
     def ask(self, conversation: Conversation, num_tokens: int = NUM_TOKENS) -> Asked:
@@ -141,14 +152,23 @@ class Oracle:
         for name in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"):
             if name in inputs:
                 new = torch.tensor([list(continued)], dtype=inputs[name].dtype)
-                filler = new if name == "input_ids" else torch.full_like(new, int(name == "attention_mask"))
+                filler = new if name == "input_ids" else torch.full_like(new, self.filler(name))
                 inputs[name] = torch.cat([inputs[name], filler], 1)
         logits: Tensor = self.model(**inputs).logits[0, prompt - 1 :]
         return logits
 
+    def filler(self, name: str) -> int:
+        """What an input says of generated tokens."""
+        return 1 if name == "attention_mask" else self.family.generated_type * (name == "token_type_ids")
+
     @torch.inference_mode()
-    def picture(self, image: Image.Image) -> Picture:
-        """One image: views and embedding."""
+    def picture(self, image: Image.Image, *, several: bool = False) -> Picture:
+        """One image, perhaps one of several in its prompt: views and embedding."""
+        among = self.family.among_several
+        if several and among is not None:
+            views = views_of(among(self.processor, image, **GEOMETRY))
+            inputs = among(self.processor, image, return_tensors="pt")
+            return Picture(image.size, views, self.family.embeddings(self.model, inputs, image))
         inputs, _ = process_image(self.processor, image, return_tensors="pt")
         embedding = self.family.embeddings(self.model, inputs, image)
         return Picture(image.size, self.family.views(self.processor, image), embedding)

@@ -147,14 +147,16 @@ def test_generated_types_are_compared(tmp_path: Path) -> None:
     assert len(list(tidy.generated_types(tmp_path))) == 1
 
 
-def test_the_runtime_is_part_of_what_was_tested(tmp_path: Path) -> None:
+def test_runtime_and_reference_are_part_of_what_was_tested(tmp_path: Path) -> None:
     locks = tmp_path / "requirements"
     locks.mkdir()
     (locks / "test.lock").write_text("a==1 \\\n    --hash=x\nb==2 ; sys_platform == 'linux' \\\n")
-    (locks / "runtime.lock").write_text("b==2 \\\n    --hash=x\n")
+    for name in ("runtime", "reference"):
+        (locks / f"{name}.lock").write_text("b==2 \\\n    --hash=x\n")
     assert list(tidy.lock_files(tmp_path)) == []
-    (locks / "runtime.lock").write_text("b==3 \\\n    --hash=x\n")
-    assert len(list(tidy.lock_files(tmp_path))) == 1
+    for number, name in enumerate(("runtime", "reference"), 1):
+        (locks / f"{name}.lock").write_text("b==3 \\\n    --hash=x\n")
+        assert len(list(tidy.lock_files(tmp_path))) == number
 
 
 def test_large_files_are_named(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use text_generation_scheduler::{SequenceId, Stats, TokenId};
+use text_generation_scheduler::{AddError, SequenceId, Stats, TokenId};
 use tokio::sync::{Semaphore, mpsc};
 
 pub use self::health::Health;
@@ -155,6 +155,19 @@ impl Limits {
         if max_new_tokens > room || max_new_tokens == 0 {
             return Err(AdmissionError::TotalTooLong { prompt, max_new_tokens, limit: self.max_total_tokens });
         }
+        self.check_both_ways(request)?;
         Ok(max_new_tokens)
+    }
+
+    /// Tokens that attend to each other are computed in one step.
+    fn check_both_ways(&self, request: &GenerateRequest) -> Result<(), AdmissionError> {
+        let lengths = request.prompt.both_ways.iter().map(|range| range.end - range.start);
+        match lengths.max().filter(|length| *length > self.max_step_tokens) {
+            Some(length) => {
+                let refused = AddError::RangeTooLong { length, limit: self.max_step_tokens };
+                Err(AdmissionError::Unschedulable(refused.to_string()))
+            }
+            None => Ok(()),
+        }
     }
 }

@@ -72,7 +72,7 @@ pub enum AdmissionError {
     /// The prompt has no token at all.
     #[error("`inputs` must not be empty")]
     EmptyPrompt,
-    /// A limit of the scheduler (an image that no step can hold, say).
+    /// A limit of the scheduler (tokens that attend to each other, and that no step can hold, say).
     #[error("{0}")]
     Unschedulable(String),
 }

@@ -1,5 +1,5 @@
-//! The geometry of `CLIPImageProcessor` and its descendants: one resize, one optional centre crop, one fixed output
-//! size; and the token count `LlavaProcessor` derives from it. Shared by the families whose encoder sees one square.
+//! The geometry of `CLIPImageProcessor` and its descendants: perhaps padding to a square, then one resize, one optional
+//! centre crop, one fixed output size. Shared by the families whose encoder sees one square.
 
 use serde_json::Value;
 use text_generation_scheduler::TokenId;
@@ -9,9 +9,6 @@ use super::{Filter, ImageLayout, ImageRejected, ImageSize, Operation, Rect, View
 
 /// Largest resized side the arithmetic accepts; only far more extreme aspect ratios than any file format allows pass it.
 const MAX_RESIZED_SIDE: u64 = 1 << 28;
-
-/// No encoder of this kind yields more; a larger number is a broken checkpoint.
-const MAX_TOKENS: u32 = 1 << 16;
 
 #[derive(Copy, Clone, Debug)]
 enum Resize {
@@ -23,6 +20,8 @@ enum Resize {
 
 /// One view of fixed size, standing for a fixed number of tokens.
 pub(super) struct FixedGrid {
+    /// The colour of the square an image is put on first.
+    square: Option<[u8; 3]>,
     resize: Resize,
     filter: Filter,
     image_token: TokenId,
@@ -30,15 +29,40 @@ pub(super) struct FixedGrid {
 }
 
 impl FixedGrid {
-    /// Reads the geometry from `processor`.
-    pub(super) fn new(config: &Value, processor: &Value) -> Result<Self, InvalidSetting> {
-        let resize = resize(processor)?;
-        Ok(Self {
-            resize,
-            filter: settings::filter(processor)?,
-            image_token: settings::image_token(config)?,
-            num_tokens: num_tokens(processor, output(resize))?,
-        })
+    /// Reads the geometry from `processor`; `count` says how many tokens its views have.
+    pub(super) fn new(
+        config: &Value,
+        processor: &Value,
+        count: impl FnOnce(ImageSize) -> Result<u32, InvalidSetting>,
+    ) -> Result<Self, InvalidSetting> {
+        let (square, resize) = (square(processor)?, resize(processor)?);
+        let (filter, image_token) = (settings::filter(processor)?, settings::image_token(config)?);
+        Ok(Self { square, resize, filter, image_token, num_tokens: count(output(resize))? })
+    }
+
+    /// A square in the processor's mean colour with the image in its middle, resized to `size`.
+    pub(super) fn padded(
+        config: &Value,
+        processor: &Value,
+        size: ImageSize,
+        num_tokens: u32,
+    ) -> Result<Self, InvalidSetting> {
+        let (filter, image_token) = (settings::filter(processor)?, settings::image_token(config)?);
+        let square = Some(settings::mean_colour(processor)?);
+        Ok(Self { square, resize: Resize::Stretch(size), filter, image_token, num_tokens })
+    }
+
+    fn view(&self, image: ImageSize) -> Option<View> {
+        let padding = self.square.and_then(|colour| pad_to_square(image, colour));
+        let view = View(padding.into_iter().collect());
+        let resize = |size| view.then(Operation::Resize { size, filter: self.filter });
+        match self.resize {
+            Resize::Stretch(size) => Some(resize(size)),
+            Resize::ShortestEdge { edge, crop } => {
+                let size = keep_ratio(view.output(image)?, edge)?;
+                Some(resize(size).then(Operation::Cut(centre(size, crop))))
+            }
+        }
     }
 }
 
@@ -48,13 +72,7 @@ impl VlmFamily for FixedGrid {
         if image.pixels() == 0 {
             return Err(ImageRejected::Empty { width, height });
         }
-        let view = match self.resize {
-            Resize::Stretch(size) => View::resized(size, self.filter),
-            Resize::ShortestEdge { edge, crop } => {
-                let size = keep_ratio(image, edge).ok_or(ImageRejected::AspectRatio { width, height })?;
-                View::resized(size, self.filter).then(Operation::Cut(centre(size, crop)))
-            }
-        };
+        let view = self.view(image).ok_or(ImageRejected::AspectRatio { width, height })?;
         Ok(ImageLayout::plain(view, self.num_tokens))
     }
 
@@ -65,6 +83,13 @@ impl VlmFamily for FixedGrid {
     fn anchor(&self) -> TokenId {
         self.image_token
     }
+}
+
+/// `pad_to_square`: the image in the middle, the odd line below or to the right.
+fn pad_to_square(image: ImageSize, colour: [u8; 3]) -> Option<Operation> {
+    let side = image.width.max(image.height);
+    let (x, y) = ((side - image.width) / 2, (side - image.height) / 2);
+    (image.width != image.height).then_some(Operation::Pad { size: ImageSize::new(side, side), x, y, colour })
 }
 
 /// `int(edge * long / short)` of the processor, which divides in floating point.
@@ -87,15 +112,24 @@ fn output(resize: Resize) -> ImageSize {
     }
 }
 
+/// The colour of the square, when images are put on one. To other classes than LLaVA's, `do_pad` means something else.
+fn square(processor: &Value) -> Result<Option<[u8; 3]>, InvalidSetting> {
+    if !settings::optional_flag(processor, "do_pad")? {
+        return Ok(None);
+    }
+    if processor.get("image_processor_type").and_then(Value::as_str) != Some("LlavaImageProcessor") {
+        return Err(InvalidSetting::unsupported("do_pad", "only LlavaImageProcessor pads to a square"));
+    }
+    settings::mean_colour(processor).map(Some)
+}
+
 fn resize(processor: &Value) -> Result<Resize, InvalidSetting> {
     if !settings::flag(processor, "do_resize")? {
         return Err(InvalidSetting::unsupported("do_resize", "images must be resized to one size"));
     }
-    if settings::optional_flag(processor, "do_pad")? {
-        return Err(InvalidSetting::unsupported("do_pad", "padding to a square is not supported"));
-    }
-    let crop =
-        settings::flag(processor, "do_center_crop")?.then(|| settings::size(processor, "crop_size")).transpose()?;
+    let crop = settings::optional_flag(processor, "do_center_crop")?
+        .then(|| settings::size(processor, "crop_size"))
+        .transpose()?;
     let size = processor.get("size").unwrap_or(&Value::Null);
     if settings::is_absent(size, "shortest_edge") { stretch(processor, crop) } else { shortest_edge(size, crop) }
 }
@@ -122,16 +156,4 @@ fn shortest_edge(size: &Value, crop: Option<ImageSize>) -> Result<Resize, Invali
         }
         Some(crop) => Ok(Resize::ShortestEdge { edge, crop }),
     }
-}
-
-/// Tokens per image as `LlavaProcessor` counts them.
-fn num_tokens(processor: &Value, output: ImageSize) -> Result<u32, InvalidSetting> {
-    let patch = settings::positive(processor, "patch_size")?;
-    let extra = settings::integer_or(processor, "num_additional_image_tokens", 0)?;
-    let dropped = u32::from(processor.get("vision_feature_select_strategy").and_then(Value::as_str) == Some("default"));
-    let grid = u64::from(output.width / patch) * u64::from(output.height / patch);
-    let counted = (grid + u64::from(extra)).saturating_sub(u64::from(dropped));
-    u32::try_from(counted).ok().filter(|counted| (1..=MAX_TOKENS).contains(counted)).ok_or_else(|| {
-        InvalidSetting::unsupported("patch_size", format!("the processor's grid gives {counted} tokens per image"))
-    })
 }

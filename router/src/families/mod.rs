@@ -3,23 +3,38 @@
 //! Arithmetic on sizes only. Nothing here sees a pixel, a file or a request; every constant comes from the
 //! checkpoint's own `config.json` and processor settings. The truth each family is measured against is the model's
 //! Hugging Face processor with its Pillow backend. A new family is one file here, its module line and its row in
-//! [`FAMILIES`].
+//! [`FAMILIES`]. A type without a row is left to that processor itself, if transformers knows it (`processor`).
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::Value;
-use text_generation_scheduler::{Positions, TokenId};
+use text_generation_scheduler::{Placeholder, Positions, TokenId};
 
+mod anyres;
 mod clip;
 mod fast_vlm;
+mod gemma3;
+mod idefics2;
+mod idefics3;
 mod internvl;
 mod llava;
+mod llava_next;
+mod llava_onevision;
+mod paligemma;
+mod patches;
 mod pixtral;
+mod processor;
+mod qwen2_5_vl;
+mod qwen2_vl;
+mod qwen3_vl;
 mod settings;
+mod smart_resize;
 #[cfg(test)]
 mod tests;
 
+pub use processor::{AskProcessor, ImageMarks, of};
 use settings::InvalidSetting;
 
 /// Width and height in pixels.
@@ -149,6 +164,8 @@ pub enum Piece {
     Tokens(u32),
     /// Text, tokenised together with the text beside it; control tokens in it count.
     Text(Cow<'static, str>),
+    /// Text on the border of an image: two images that touch share it, and a word behind it is set off by a blank.
+    Border(Cow<'static, str>),
 }
 
 /// What an image becomes: its views, in encoder order, and what stands for it in the prompt.
@@ -170,6 +187,12 @@ impl ImageLayout {
     pub fn num_tokens(&self) -> u32 {
         let tokens = |piece: &Piece| if let Piece::Tokens(count) = piece { *count } else { 0 };
         self.pieces.iter().map(tokens).fold(0, u32::saturating_add)
+    }
+
+    /// What the encoder's work grows with: pixels it sees or, where the shard resizes, embeddings it makes.
+    pub fn cost(&self, size: ImageSize) -> u64 {
+        let whole = self.views.iter().all(|view| view.0.is_empty());
+        if whole { u64::from(self.num_tokens()) } else { self.num_pixels(size) }
     }
 
     /// Pixels the encoder sees of an image of `size`.
@@ -195,6 +218,8 @@ pub struct ImageShape {
 pub struct PlacedImage<'a> {
     /// Index of its first image token in the prompt.
     pub offset: u32,
+    /// Its runs of image tokens in the prompt, in order.
+    pub runs: &'a [Placeholder],
     /// Size of the (EXIF-oriented) original.
     pub size: ImageSize,
     /// What the image became.
@@ -208,6 +233,14 @@ pub struct PlacedPrompt<'a> {
     pub token_ids: &'a [TokenId],
     /// Its images, in order.
     pub images: &'a [PlacedImage<'a>],
+}
+
+/// What a processor writes into a prompt: the token that begins a text behind the last image, and `ending` at the end.
+/// It refuses a prompt without an image.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub struct Frame {
+    /// Tokenised together with the text before it.
+    pub ending: &'static str,
 }
 
 /// This model cannot take an image of this size. The text is meant for the client.
@@ -229,6 +262,17 @@ pub enum ImageRejected {
         /// Rows.
         height: u32,
     },
+    /// The model's own processor, or what shards hold, sets the limit.
+    #[error("this model takes no image of {width}x{height} pixels")]
+    Size {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+    /// A shard was asked and said nothing: no fault of the image.
+    #[error("the model did not answer in time")]
+    Unanswered,
 }
 
 /// How one family of vision-language models sees images.
@@ -242,9 +286,30 @@ pub trait VlmFamily: Send + Sync {
     /// The id that the chat template writes once per image.
     fn anchor(&self) -> TokenId;
 
-    /// Whether a prefill chunk must not end inside an image, because its tokens attend to each other both ways.
-    fn whole_images(&self) -> bool {
-        false
+    /// The same as text, for a model whose anchor is no token.
+    fn anchor_text(&self) -> Option<&str> {
+        None
+    }
+
+    /// What the processor writes into every prompt itself. Most leave that to the chat template and the tokenizer.
+    fn frame(&self) -> Option<Frame> {
+        None
+    }
+
+    /// Sides tried when looking for the image that costs the encoder the most.
+    fn probe_sides(&self) -> &[u32] {
+        &PROBE_SIDES
+    }
+
+    /// Ranges of the prompt whose tokens attend to each other both ways, ascending and not overlapping. A range is
+    /// computed in one step, so none may be longer than a step.
+    fn both_ways(&self, _prompt: &PlacedPrompt<'_>) -> Vec<Range<u32>> {
+        Vec::new()
+    }
+
+    /// The rules for a prompt with several images, where they are not those for one. Everything else is the same.
+    fn several(&self) -> Option<Arc<dyn VlmFamily>> {
+        None
     }
 
     /// Position ids of the expanded prompt. Most families count from zero.
@@ -253,14 +318,27 @@ pub trait VlmFamily: Send + Sync {
     }
 }
 
+/// Encoders cost most near squares and at the limits.
+const PROBE_SIDES: [u32; 6] = [56, 336, 1024, 2048, 4096, 8192];
+
 type Build = fn(&Value, &Value) -> Result<Arc<dyn VlmFamily>, InvalidSetting>;
 
 /// Families that take images, by the exact `model_type` of `config.json`.
 const FAMILIES: &[(&str, Build)] = &[
     ("fast_vlm", fast_vlm::build),
+    ("gemma3", gemma3::build),
+    ("idefics2", idefics2::build),
+    ("idefics3", idefics3::build),
     ("internvl", internvl::build),
     ("llava", llava::build),
+    ("llava_next", llava_next::build),
+    ("llava_onevision", llava_onevision::build),
     ("mistral3", pixtral::build),
+    ("paligemma", paligemma::build),
+    ("qwen2_5_vl", qwen2_5_vl::build),
+    ("qwen2_vl", qwen2_vl::build),
+    ("qwen3_vl", qwen3_vl::build),
+    ("smolvlm", idefics3::build),
 ];
 
 /// Model types that are served without images.

@@ -1,5 +1,6 @@
 //! Typed reads from a checkpoint's JSON settings. Every complaint names the key, so that an operator can find it.
 
+use serde::Deserialize as _;
 use serde_json::Value;
 use text_generation_scheduler::TokenId;
 
@@ -75,6 +76,20 @@ pub(super) fn is_absent(settings: &Value, key: &str) -> bool {
 pub(super) fn size(settings: &Value, key: &str) -> Result<ImageSize, InvalidSetting> {
     let sides = settings.get(key).ok_or_else(|| InvalidSetting::malformed(key, "a size"))?;
     Ok(ImageSize::new(positive(sides, "width")?, positive(sides, "height")?))
+}
+
+/// `[[height, width], …]` under `key`.
+pub(super) fn sides(settings: &Value, key: &str) -> Result<Vec<ImageSize>, InvalidSetting> {
+    let pairs: Option<Vec<(u32, u32)>> = settings.get(key).and_then(|pairs| Vec::deserialize(pairs).ok());
+    let pairs = pairs.ok_or_else(|| InvalidSetting::malformed(key, "a list of heights and widths"))?;
+    Ok(pairs.into_iter().map(|(height, width)| ImageSize::new(width, height)).collect())
+}
+
+/// `image_mean` as a colour, rounded down as processors do.
+pub(super) fn mean_colour(processor: &Value) -> Result<[u8; 3], InvalidSetting> {
+    let mean = processor.get("image_mean").and_then(|mean| <[f64; 3]>::deserialize(mean).ok());
+    let mean = mean.ok_or_else(|| InvalidSetting::malformed("image_mean", "three numbers"))?;
+    Ok(mean.map(|part| (part * 255.0) as u8))
 }
 
 /// Pillow's number of a filter under `resample`.

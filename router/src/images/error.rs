@@ -152,7 +152,8 @@ impl ImageFault {
             | Self::TooManyPixels { .. }
             | Self::TooManyRequestPixels { .. } => ImageErrorKind::TooLarge,
             Self::TooSlow => ImageErrorKind::TimedOut,
-            Self::Busy => ImageErrorKind::Overloaded,
+            // Asking again may help: a shard that is busy or being restarted answers later.
+            Self::Busy | Self::Rejected(ImageRejected::Unanswered) => ImageErrorKind::Overloaded,
             Self::Internal => ImageErrorKind::Internal,
             Self::Url(_)
             | Self::Unavailable

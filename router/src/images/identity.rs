@@ -13,6 +13,7 @@ use super::view::RgbView;
 /// Changes when the meaning of any hashed field does.
 const VIEWS_DOMAIN: &str = "text-generation-vlm image views 2";
 const SOURCE_DOMAIN: &str = "text-generation-vlm image source 1";
+const SEVERAL_DOMAIN: &str = "text-generation-vlm several images 1";
 
 /// Names the views of an image: model, original size, geometry, filter, resizing rule and every pixel.
 pub(super) fn image_key(model: &[u8; 32], image: ImageSize, layout: &ImageLayout, views: &[RgbView]) -> ImageKey {
@@ -32,6 +33,11 @@ pub(super) fn image_key(model: &[u8; 32], image: ImageSize, layout: &ImageLayout
 /// Names the encoded bytes of an image for a model: what the cache of prepared images is looked up by.
 pub(super) fn source_key(model: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
     *Hasher::new_derive_key(SOURCE_DOMAIN).update(model).update(bytes).finalize().as_bytes()
+}
+
+/// Names a model where the rules for several images are not those for one: its images are cached apart.
+pub(super) fn of_several(model: &[u8; 32]) -> [u8; 32] {
+    *Hasher::new_derive_key(SEVERAL_DOMAIN).update(model).finalize().as_bytes()
 }
 
 fn update_size(hasher: &mut Hasher, size: ImageSize) {

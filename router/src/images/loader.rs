@@ -68,6 +68,8 @@ pub struct ImageLoader(Arc<Shared>);
 
 struct Shared {
     model: ImageModel,
+    /// The same model in a prompt with several images.
+    several: ImageModel,
     limits: ImageLimits,
     fetcher: Fetcher,
     memory: SourceMemory,
@@ -99,7 +101,8 @@ impl ImageLoader {
         let fetcher = Fetcher::new(fetch, lookup).map_err(LoaderError::Client)?;
         let (memory, pool) = (SourceMemory::new(&limits), DecodePool::new(&limits));
         let cache = ImageCache::new(limits.cache_bytes);
-        Ok(Self(Arc::new(Shared { model, limits, fetcher, memory, pool, cache, flights: Flights::default() })))
+        let (several, flights) = (model.of_several(), Flights::default());
+        Ok(Self(Arc::new(Shared { model, several, limits, fetcher, memory, pool, cache, flights })))
     }
 
     /// The limits this loader works within.
@@ -113,17 +116,24 @@ impl ImageLoader {
         if count > limits.max_images {
             return Err(ImageError::TooMany { count, limit: limits.max_images });
         }
-        let budget = self.0.memory.budget(limits);
+        let model = if count > 1 { &self.0.several } else { &self.0.model };
+        let request = Request { model, budget: self.0.memory.budget(limits) };
         for (index, source) in sources.iter().enumerate() {
-            self.0.check(source, &budget).map_err(|fault| fault.at(index, count))?;
+            self.0.check(source, &request.budget).map_err(|fault| fault.at(index, count))?;
         }
         let images = sources.into_iter().enumerate().map(|(index, source)| {
-            let image = self.0.load_one(source, &budget);
+            let image = self.0.load_one(source, &request);
             async move { image.await.map_err(|fault| fault.at(index, count)) }
         });
         let timed_out = |_| ImageError::TimedOut { seconds: limits.media_timeout.as_secs() };
         tokio::time::timeout(limits.media_timeout, try_join_all(images)).await.map_err(timed_out)?
     }
+}
+
+/// What the images of one request have in common.
+struct Request<'a> {
+    model: &'a ImageModel,
+    budget: RequestBudget,
 }
 
 impl Shared {
@@ -139,27 +149,27 @@ impl Shared {
         }
     }
 
-    async fn load_one(&self, source: ImageSource, budget: &RequestBudget) -> Result<LoadedImage, ImageFault> {
+    async fn load_one(&self, source: ImageSource, request: &Request<'_>) -> Result<LoadedImage, ImageFault> {
         match source {
-            ImageSource::Inline(bytes) => self.prepare(bytes, Duration::ZERO, budget).await,
-            ImageSource::Remote(url) => self.load_remote(&url, budget).await,
+            ImageSource::Inline(bytes) => self.prepare(bytes, Duration::ZERO, request).await,
+            ImageSource::Remote(url) => self.load_remote(&url, request).await,
         }
     }
 
-    async fn load_remote(&self, url: &Url, budget: &RequestBudget) -> Result<LoadedImage, ImageFault> {
+    async fn load_remote(&self, url: &Url, request: &Request<'_>) -> Result<LoadedImage, ImageFault> {
         let started = Instant::now();
-        let bytes = self.fetcher.fetch(url, self.limits.max_bytes, budget).await?;
-        self.prepare(bytes, started.elapsed(), budget).await
+        let bytes = self.fetcher.fetch(url, self.limits.max_bytes, &request.budget).await?;
+        self.prepare(bytes, started.elapsed(), request).await
     }
 
-    async fn prepare(&self, bytes: Bytes, fetch: Duration, budget: &RequestBudget) -> Result<LoadedImage, ImageFault> {
-        let key = self.source_key(&bytes).await?;
+    async fn prepare(&self, bytes: Bytes, fetch: Duration, request: &Request<'_>) -> Result<LoadedImage, ImageFault> {
+        let key = source_key(&request.model.identity, &bytes).await?;
         if let Some(image) = self.cache.get(&key) {
             return Ok(loaded(image, fetch, true));
         }
         let place = self.pool.enter()?;
         let header = self.read_header(&place, bytes.clone()).await?;
-        budget.take_pixels(header.size.pixels())?;
+        request.budget.take_pixels(header.size.pixels())?;
         let mut first = false;
         let flight = self.flights.join(key);
         let image = flight.outcome(async {
@@ -168,7 +178,7 @@ impl Shared {
                 return Ok(image);
             }
             first = true;
-            let image = self.decode(&place, bytes, header).await?;
+            let image = self.decode(&place, bytes, header, request.model).await?;
             self.cache.insert(key, image.clone());
             Ok(image)
         });
@@ -176,25 +186,30 @@ impl Shared {
         Ok(loaded(image, fetch, !first))
     }
 
-    async fn source_key(&self, bytes: &Bytes) -> Result<[u8; 32], ImageFault> {
-        let model = self.model.identity;
-        if bytes.len() <= HASH_INLINE_BYTES {
-            return Ok(identity::source_key(&model, bytes));
-        }
-        let bytes = bytes.clone();
-        let hash = tokio::task::spawn_blocking(move || identity::source_key(&model, &bytes));
-        hash.await.map_err(|_| ImageFault::Internal)
-    }
-
     async fn read_header(&self, place: &Place, bytes: Bytes) -> Result<Header, ImageFault> {
         let limits = self.limits.clone();
         self.pool.run(place, 0, move || decode::read_header(&bytes, &limits)).await?
     }
 
-    async fn decode(&self, place: &Place, bytes: Bytes, header: Header) -> Result<PreparedImage, ImageFault> {
-        let model = self.model.clone();
+    async fn decode(
+        &self,
+        place: &Place,
+        bytes: Bytes,
+        header: Header,
+        model: &ImageModel,
+    ) -> Result<PreparedImage, ImageFault> {
+        let model = model.clone();
         self.pool.run(place, header.decode_bytes(), move || prepare::prepare(&bytes, header, &model)).await?
     }
+}
+
+async fn source_key(model: &[u8; 32], bytes: &Bytes) -> Result<[u8; 32], ImageFault> {
+    if bytes.len() <= HASH_INLINE_BYTES {
+        return Ok(identity::source_key(model, bytes));
+    }
+    let (model, bytes) = (*model, bytes.clone());
+    let hash = tokio::task::spawn_blocking(move || identity::source_key(&model, &bytes));
+    hash.await.map_err(|_| ImageFault::Internal)
 }
 
 fn loaded(image: PreparedImage, fetch: Duration, from_cache: bool) -> LoadedImage {

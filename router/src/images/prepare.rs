@@ -24,6 +24,14 @@ pub struct ImageModel {
     pub identity: [u8; 32],
 }
 
+impl ImageModel {
+    /// The model as it sees each image of a prompt with several.
+    pub(super) fn of_several(&self) -> Self {
+        let several = |family| Self { family, identity: identity::of_several(&self.identity) };
+        self.family.several().map_or_else(|| self.clone(), several)
+    }
+}
+
 /// How long each stage took; zero for a stage that a cache made unnecessary.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
 pub struct ImageTimings {

@@ -2,7 +2,7 @@
 
 use crate::families::{ImageLayout, ImageSize, Operation, Rect, View};
 
-use super::resize::{self, CHANNELS, Rows};
+use super::resize::{self, Canvas, Rows};
 use super::view::RgbView;
 
 /// Pixels of all views of one image, or of what is made on the way to one: far above what any encoder takes, and a
@@ -19,17 +19,23 @@ pub(crate) fn fits(layout: &ImageLayout, image: ImageSize) -> bool {
 fn view_fits(operations: &[Operation], mut size: ImageSize) -> bool {
     for (index, operation) in operations.iter().enumerate() {
         let Some(output) = operation.output(size) else { return false };
-        // Of a resize that is cut at once only the rectangle is computed, if no other view needs the rest.
-        let computed = match operations.get(index + 1) {
-            Some(Operation::Cut(rect)) if matches!(operation, Operation::Resize { .. }) => rect.size,
-            _ => output,
-        };
+        let computed = computed(*operation, operations.get(index + 1)).unwrap_or(output);
         if computed.pixels() > MAX_PIXELS {
             return false;
         }
         size = output;
     }
     true
+}
+
+/// What is made of an operation whose output is not, if no other view needs it.
+fn computed(operation: Operation, next: Option<&Operation>) -> Option<ImageSize> {
+    match (operation, next?) {
+        // Of a resize that is cut at once only the rectangle.
+        (Operation::Resize { .. }, Operation::Cut(rect)) => Some(rect.size),
+        (Operation::Pad { size: canvas, .. }, Operation::Resize { size, .. }) => resize::between(canvas, *size),
+        _ => None,
+    }
 }
 
 /// The pixels of every view, in order. The caller has checked the layout with [`fits`].
@@ -45,13 +51,19 @@ fn grow(rows: Rows<'_>, branches: &[&[Operation]], rendered: &mut Vec<RgbView>) 
     for run in branches.chunk_by(|left, right| !left.is_empty() && left.first() == right.first()) {
         match run[0] {
             [] => rendered.push(RgbView { size: rows.size(), pixels: rows.to_vec().into() }),
-            [Operation::Resize { size, filter }, Operation::Cut(rect), rest @ ..] if run.len() == 1 => {
+            [Operation::Resize { size, filter }, Operation::Cut(rect), after @ ..] if run.len() == 1 => {
                 let pixels = resize::resize(rows, *size, *rect, *filter);
-                grow(Rows::packed(&pixels, rect.size), &[rest], rendered);
+                grow(Rows::packed(&pixels, rect.size), &[after], rendered);
+            }
+            [Operation::Pad { size: canvas, x, y, colour }, Operation::Resize { size, filter }, rest @ ..]
+                if run.len() == 1 && resize::between(*canvas, *size).is_some() =>
+            {
+                let canvas = Canvas { size: *canvas, corner: (*x, *y), colour: *colour };
+                keep_or_grow((canvas.resized(rows, *size, *filter), *size), &[rest], rendered);
             }
             [operation, ..] => {
-                let rests: Vec<&[Operation]> = run.iter().map(|branch| &branch[1..]).collect();
-                apply(rows, *operation, &rests, rendered);
+                let remaining: Vec<&[Operation]> = run.iter().map(|branch| &branch[1..]).collect();
+                apply(rows, *operation, &remaining, rendered);
             }
         }
     }
@@ -62,7 +74,7 @@ fn apply(rows: Rows<'_>, operation: Operation, rests: &[&[Operation]], rendered:
         Operation::Cut(rect) => return grow(rows.cut(rect), rests, rendered),
         Operation::Resize { size, .. } if size == rows.size() => return grow(rows, rests, rendered),
         Operation::Resize { size, filter } => (resize::resize(rows, size, Rect::whole(size), filter), size),
-        Operation::Pad { size, x, y, colour } => (pad(rows, size, (x, y), colour), size),
+        Operation::Pad { size, x, y, colour } => (Canvas { size, corner: (x, y), colour }.with(rows), size),
     };
     keep_or_grow(made, rests, rendered);
 }
@@ -74,16 +86,6 @@ fn keep_or_grow((pixels, size): (Vec<u8>, ImageSize), rests: &[&[Operation]], re
     } else {
         grow(Rows::packed(&pixels, size), rests, rendered);
     }
-}
-
-fn pad(rows: Rows<'_>, canvas: ImageSize, (x, y): (u32, u32), colour: [u8; 3]) -> Vec<u8> {
-    let stride = canvas.width as usize * CHANNELS;
-    let mut pixels = colour.repeat(canvas.width as usize * canvas.height as usize);
-    let first = y as usize * stride + x as usize * CHANNELS;
-    for (row, target) in rows.each().zip(pixels[first..].chunks_mut(stride)) {
-        target[..row.len()].copy_from_slice(row);
-    }
-    pixels
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::finished::{Prompt, SpanKind, TokenSpan, Tokenized};
 use super::place::{Placed, place};
 use super::spanned::Spanned;
 use super::{Inner, RawPrompt};
+use crate::families::PlacedPrompt;
 use crate::images::LoadedImage;
 
 /// A prompt with the offsets of its tokens, if they were asked for.
@@ -124,7 +125,11 @@ impl Inner {
     }
 
     fn check_images(&self, images: &[LoadedImage]) -> Result<(), PromptError> {
-        if self.family.is_none() && !images.is_empty() { Err(PromptError::NoImages) } else { Ok(()) }
+        match &self.family {
+            None if !images.is_empty() => Err(PromptError::NoImages),
+            Some(family) if family.frame().is_some() && images.is_empty() => Err(PromptError::ImageNeeded),
+            _ => Ok(()),
+        }
     }
 
     /// The processors of vision-language models let the tokenizer add its special tokens, unless the template wrote
@@ -156,8 +161,10 @@ impl Inner {
     fn finish(&self, expanded: Expanded, placed: Placed) -> Built {
         let mut prompt = Prompt { text: placed.spanned.text, ..Prompt::default() };
         if let Some(family) = &self.family {
-            prompt.positions = expanded.positions(family.as_ref());
-            prompt.whole_images = family.whole_images();
+            let images = expanded.placed();
+            let placed_prompt = PlacedPrompt { token_ids: &expanded.token_ids, images: &images };
+            prompt.positions = family.positions(&placed_prompt);
+            prompt.both_ways = family.both_ways(&placed_prompt);
         }
         let regions = expanded.regions(&placed.regions);
         prompt.token_ids = expanded.token_ids;

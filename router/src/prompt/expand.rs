@@ -4,12 +4,12 @@
 
 use std::ops::Range;
 
-use text_generation_scheduler::{Placeholder, Positions, TokenId};
+use text_generation_scheduler::{Placeholder, TokenId};
 
 use super::encode::Encoded;
 use super::error::PromptError;
 use super::place::Run;
-use crate::families::{PlacedImage, PlacedPrompt, VlmFamily};
+use crate::families::PlacedImage;
 use crate::images::LoadedImage;
 
 /// A prompt with its images in place.
@@ -105,7 +105,7 @@ impl Expanded {
     }
 
     fn drop_first(&mut self, tokens: usize, images: usize) {
-        let dropped = self.owners.partition_point(|owner| *owner < images);
+        let dropped = self.first_run(images);
         self.owners.drain(..dropped);
         self.owners.iter_mut().for_each(|owner| *owner -= images);
         self.placeholders.drain(..dropped);
@@ -115,13 +115,18 @@ impl Expanded {
         self.offsets.drain(..tokens.min(self.offsets.len()));
     }
 
-    /// The position ids the family gives this prompt.
-    pub(super) fn positions(&self, family: &dyn VlmFamily) -> Positions {
+    /// Its images as a family sees them.
+    pub(super) fn placed(&self) -> Vec<PlacedImage<'_>> {
         let placed = self.images.iter().enumerate().map(|(index, image)| {
-            let first = self.owners.partition_point(|owner| *owner < index);
-            let offset = self.placeholders.get(first).map_or(self.token_ids.len() as u32, |run| run.offset);
-            PlacedImage { offset, size: image.size, layout: &image.layout }
+            let runs = &self.placeholders[self.first_run(index)..self.first_run(index + 1)];
+            let offset = runs.first().map_or(self.token_ids.len() as u32, |run| run.offset);
+            PlacedImage { offset, runs, size: image.size, layout: &image.layout }
         });
-        family.positions(&PlacedPrompt { token_ids: &self.token_ids, images: &placed.collect::<Vec<_>>() })
+        placed.collect()
+    }
+
+    /// The first placeholder that belongs to this image or one behind it.
+    fn first_run(&self, image: usize) -> usize {
+        self.owners.partition_point(|owner| *owner < image)
     }
 }

@@ -1,6 +1,7 @@
 //! What comes out: the finished prompt, and the tokens of a text for those who ask to see them.
 
 use std::fmt;
+use std::ops::Range;
 
 use text_generation_scheduler::{ImageSpec, Placeholder, Positions, TokenId};
 
@@ -17,8 +18,8 @@ pub struct Prompt {
     pub positions: Positions,
     /// The images, one for every place in the prompt.
     pub images: Vec<LoadedImage>,
-    /// A step must not end inside an image.
-    pub whole_images: bool,
+    /// Ranges of tokens that attend to each other both ways.
+    pub both_ways: Vec<Range<u32>>,
     /// What was tokenised: an image token stands for each run of them.
     pub text: String,
 }

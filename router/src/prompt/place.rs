@@ -6,17 +6,22 @@ use std::ops::Range;
 use text_generation_scheduler::ImageKey;
 
 use super::error::PromptError;
+use super::python::is_space;
 use super::spanned::Spanned;
 use crate::families::Piece;
 use crate::images::LoadedImage;
 
 /// The texts of a model's image tokens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ImageMarks {
     /// What the chat template writes once an image.
     pub(super) anchor: String,
     /// What becomes an embedding.
     pub(super) image_token: String,
+    /// Written behind the last image; nothing for most models.
+    pub(super) behind_images: String,
+    /// Written at the end of the prompt; nothing for most models.
+    pub(super) ending: &'static str,
 }
 
 /// A run of image tokens, written as a single one.
@@ -37,9 +42,11 @@ pub(super) struct Placed {
     pub(super) runs: Vec<Run>,
     /// The bytes that stand for each image, separators included.
     pub(super) regions: Vec<Range<usize>>,
+    /// Where the last border of an image ends.
+    pub(super) border: Option<usize>,
 }
 
-/// Replaces the k-th anchor that no user wrote by the pieces of the k-th image.
+/// Replaces the k-th anchor that no user wrote by the pieces of the k-th image, and writes what frames the prompt.
 ///
 /// Errors: `ImageCount` when there are not as many anchors as images.
 pub(super) fn place(spanned: &Spanned, marks: &ImageMarks, images: &[LoadedImage]) -> Result<Placed, PromptError> {
@@ -54,7 +61,9 @@ pub(super) fn place(spanned: &Spanned, marks: &ImageMarks, images: &[LoadedImage
         placed.write(image, &marks.image_token);
         from = anchor.end;
     }
+    placed.spanned.text.push_str(&marks.behind_images);
     placed.copy(spanned, from..spanned.text.len());
+    placed.spanned.text.push_str(marks.ending);
     Ok(placed)
 }
 
@@ -73,6 +82,9 @@ fn anchors(spanned: &Spanned, anchor: &str) -> Vec<Range<usize>> {
 impl Placed {
     /// Appends a range of the original, the user's parts of it marked.
     fn copy(&mut self, original: &Spanned, range: Range<usize>) {
+        if self.at_border() && original.text[range.clone()].starts_with(is_word) {
+            self.spanned.text.push(' ');
+        }
         let first = original.user.partition_point(|user| user.end <= range.start);
         let mut from = range.start;
         for user in original.user[first..].iter().take_while(|user| user.start < range.end) {
@@ -89,6 +101,7 @@ impl Placed {
         for piece in &image.layout.pieces {
             match piece {
                 Piece::Text(text) => self.spanned.text.push_str(text),
+                Piece::Border(text) => self.write_border(text),
                 Piece::Tokens(0) => {}
                 Piece::Tokens(length) => {
                     self.spanned.text.push_str(image_token);
@@ -99,4 +112,20 @@ impl Placed {
         }
         self.regions.push(start..self.spanned.text.len());
     }
+
+    fn write_border(&mut self, text: &str) {
+        if !self.at_border() {
+            self.spanned.text.push_str(text);
+            self.border = Some(self.spanned.text.len());
+        }
+    }
+
+    fn at_border(&self) -> bool {
+        self.border == Some(self.spanned.text.len())
+    }
+}
+
+/// What the processors of `transformers` set off from a border: whatever is no blank and opens no control token.
+fn is_word(letter: char) -> bool {
+    letter != '<' && !is_space(letter)
 }

@@ -39,6 +39,7 @@ pub fn encode_plan<'a>(
     };
     rows(&mut encoded, &plan.rows);
     spans(&mut encoded, &plan.spans);
+    both_ways(&mut encoded, &plan.rows);
     encoded
 }
 
@@ -105,6 +106,16 @@ fn spans(encoded: &mut pb::StepPlan, spans: &[Span]) {
         encoded.span_image.push(index as u32);
     }
     encoded.image_keys = keys.iter().map(key_bytes).collect();
+}
+
+fn both_ways(encoded: &mut pb::StepPlan, rows: &[Row]) {
+    for (row, range) in
+        rows.iter().enumerate().flat_map(|(index, row)| row.both_ways.iter().map(move |range| (index, range)))
+    {
+        encoded.both_ways_row.push(row as u32);
+        encoded.both_ways_offset.push(range.start);
+        encoded.both_ways_length.push(range.end - range.start);
+    }
 }
 
 fn key_bytes(key: &ImageKey) -> Bytes {

@@ -5,11 +5,13 @@
 
 mod encode;
 mod group;
+mod layout;
 mod steps;
 mod upload;
 
 pub use encode::{EncodedSequence, encode_plan};
 pub use group::{ModelFacts, ShardGroup, WarmupSpec};
+pub use layout::ShardProcessor;
 pub use steps::{SequenceFailure, ShardStep, StepStream};
 pub use upload::put_image;
 

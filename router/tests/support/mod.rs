@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use text_generation_proto as pb;
+use text_generation_proto::image_piece::Piece;
 use text_generation_proto::shard_server::{Shard, ShardServer};
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
@@ -40,6 +41,9 @@ pub(crate) struct Seen {
     pub(crate) forgotten: Vec<u64>,
     pub(crate) images: Vec<Vec<u8>>,
     pub(crate) encoded: Vec<Vec<u8>>,
+    pub(crate) layouts: Vec<(u32, u32)>,
+    /// Row, offset and length of each.
+    pub(crate) both_ways: Vec<(u32, u32, u32)>,
     pub(crate) max_rows: usize,
     pub(crate) steps: u64,
 }
@@ -125,6 +129,21 @@ impl Shard for Scripted {
         Ok(Response::new(pb::PutImageResult {}))
     }
 
+    /// As many tokens as columns between two markers; taller images than wide ones are refused, empty ones never asked.
+    async fn layout_image(
+        &self,
+        request: Request<pb::LayoutImageRequest>,
+    ) -> Result<Response<pb::LayoutImageResult>, Status> {
+        let pb::LayoutImageRequest { width, height } = request.into_inner();
+        self.seen.lock().unwrap().layouts.push((width, height));
+        if height > width {
+            return Ok(Response::new(pb::LayoutImageResult { refused: true, ..Default::default() }));
+        }
+        let text = |text: &str| pb::ImagePiece { piece: Some(Piece::Text(text.to_owned())) };
+        let tokens = pb::ImagePiece { piece: Some(Piece::NumTokens(width)) };
+        Ok(Response::new(pb::LayoutImageResult { pieces: vec![text("["), tokens, text("]")], refused: false }))
+    }
+
     type RunStream = Results;
 
     async fn run(&self, request: Request<Streaming<pb::StepPlan>>) -> Result<Response<Results>, Status> {
@@ -169,6 +188,9 @@ impl Scripted {
         seen.steps += 1;
         seen.max_rows = seen.max_rows.max(plan.row_sequence.len());
         seen.forgotten.extend(&plan.forget_sequences);
+        let ranges = plan.both_ways_offset.iter().zip(&plan.both_ways_length);
+        seen.both_ways
+            .extend(plan.both_ways_row.iter().zip(ranges).map(|(row, (offset, length))| (*row, *offset, *length)));
         seen.encoded.extend(plan.encode_images.iter().map(|image| image.key.to_vec()));
     }
 }

@@ -89,8 +89,8 @@ pub(crate) struct ImageCache {
     max_pending_tokens: u64,
     world_size: u32,
     next_rank: u32,
-    /// The image last uploaded beyond the limit.
-    urgent: Option<ImageKey>,
+    /// Images uploaded beyond the limit, as long as the shard has their pixels.
+    urgent: Vec<ImageKey>,
 
     /// Images in state `Wanted`, those of the oldest sequences first.
     upload_queue: BTreeSet<(Arrival, ImageKey)>,
@@ -124,7 +124,7 @@ impl ImageCache {
             max_pending_tokens: u64::from(limits.max_pending_tokens),
             world_size: limits.world_size,
             next_rank: 0,
-            urgent: None,
+            urgent: Vec::new(),
             upload_queue: BTreeSet::new(),
             num_uploading: 0,
             pending_tokens: 0,
@@ -258,44 +258,70 @@ impl ImageCache {
 
     // --- Embeddings -----------------------------------------------------------------------------------------
 
-    /// From here on `touch` and `encode` mean the next plan: what they name stays until it is made.
+    /// From here on `keep` and `encode` mean the next plan: what they name stays until it is made.
     pub(crate) fn begin_plan(&mut self) {
         self.plan_began = self.uses;
     }
 
+    /// Embeddings among these stay while the plan is made.
+    pub(crate) fn keep(&mut self, keys: &[ImageKey]) {
+        for key in keys {
+            if self.state(*key) == Some(ImageState::Resident) {
+                self.touch(*key);
+            }
+        }
+    }
+
     /// The plan being made uses the embedding.
-    pub(crate) fn touch(&mut self, key: ImageKey) {
+    fn touch(&mut self, key: ImageKey) {
         self.uses += 1;
         let now = self.uses;
         self.change(key, |image| image.last_used = now);
     }
 
-    /// The plan being made encodes the image, if its pixels are there and the cache has room or can be given
-    /// room. Returns the rank that has the pixels. `at_any_loss` allows evicting what other sequences are in
-    /// the middle of.
-    pub(crate) fn encode(&mut self, key: ImageKey, at_any_loss: bool) -> Option<u32> {
-        let Some(ImageState::Ready { rank }) = self.state(key) else { return None };
-        let victims = self.victims(self.num_tokens(key)?, at_any_loss)?;
+    /// Tokens of those images whose pixels are there.
+    pub(crate) fn tokens_to_encode(&self, keys: &[ImageKey]) -> u32 {
+        let images = keys.iter().filter_map(|key| self.images.get(key));
+        let ready = images.filter(|image| matches!(image.state, ImageState::Ready { .. }));
+        ready.map(|image| image.num_tokens).fold(0, u32::saturating_add)
+    }
+
+    /// The plan being made uses these images together, and encodes those whose pixels are there, if the cache has room
+    /// or can be given room. Returns them with the ranks that have the pixels. `at_any_loss` allows evicting what
+    /// other sequences are in the middle of.
+    pub(crate) fn encode(&mut self, keys: &[ImageKey], at_any_loss: bool) -> Option<Vec<(ImageKey, u32)>> {
+        let ready = |key: &ImageKey| match self.state(*key) {
+            Some(ImageState::Ready { rank }) => Some((*key, rank)),
+            _ => None,
+        };
+        let encoded: Vec<_> = keys.iter().filter_map(ready).collect();
+        let victims = if encoded.is_empty() { Vec::new() } else { self.victims(keys, at_any_loss)? };
         for victim in victims {
             self.change(victim, |image| image.state = ImageState::Forgetting);
             self.evicted_by_plan.push(victim);
         }
-        self.change(key, |image| image.state = ImageState::Resident);
-        self.touch(key);
-        Some(rank)
+        for (key, _) in &encoded {
+            self.change(*key, |image| image.state = ImageState::Resident);
+        }
+        self.keep(keys);
+        Some(encoded)
     }
 
-    /// What to evict so that `num_tokens` more fit; an image larger than the cache fits into an empty one.
-    fn victims(&self, num_tokens: u32, at_any_loss: bool) -> Option<Vec<ImageKey>> {
-        let most_left = self.capacity.saturating_sub(u64::from(num_tokens));
-        let mut left = self.resident_tokens;
+    /// What to evict so that these images fit; images larger than the cache fit if nothing else is in it.
+    fn victims(&self, keys: &[ImageKey], at_any_loss: bool) -> Option<Vec<ImageKey>> {
+        let images = || keys.iter().filter_map(|key| self.images.get(key));
+        let tokens: u64 = images().map(|image| u64::from(image.num_tokens)).sum();
+        let resident = images().filter(|image| image.state == ImageState::Resident);
+        let most_left = self.capacity.saturating_sub(tokens);
+        let mut left = self.resident_tokens - resident.map(|image| u64::from(image.num_tokens)).sum::<u64>();
         let mut victims = Vec::new();
         let allowed = |loss: Loss| at_any_loss || loss < Loss::Progress;
         for (_, _, key) in self.evictable.iter().take_while(|(loss, ..)| allowed(*loss)) {
             if left <= most_left {
                 break;
             }
-            if let Some(image) = self.images.get(key).filter(|image| image.last_used <= self.plan_began) {
+            let other = self.images.get(key).filter(|_| !keys.contains(key));
+            if let Some(image) = other.filter(|image| image.last_used <= self.plan_began) {
                 left -= u64::from(image.num_tokens);
                 victims.push(*key);
             }

@@ -8,18 +8,20 @@ use crate::types::ImageKey;
 
 impl ImageCache {
     /// Images to upload now, each with the rank that gets it: `urgent` first, if it is wanted, then as the queue has
-    /// them, as long as the limit allows. `urgent` may go beyond the limit, but one such image at a time.
-    pub(crate) fn take_uploads(&mut self, urgent: Option<ImageKey>) -> Vec<(ImageKey, u32)> {
+    /// them, as long as the limit allows. `urgent` may go beyond the limit, but only beside other such images that are
+    /// used together with it.
+    pub(crate) fn take_uploads(&mut self, urgent: Option<ImageKey>, together: &[ImageKey]) -> Vec<(ImageKey, u32)> {
+        self.forget_urgent();
         let urgent = urgent.filter(|key| self.state(*key) == Some(ImageState::Wanted));
         let mut uploads = Vec::new();
         while let Some(key) = urgent.filter(|_| uploads.is_empty()).or(self.first_in_queue()) {
             let fits = self.fits(key);
-            let may_exceed = urgent == Some(key) && self.num_uploading == 0 && self.earlier_urgent(key).is_none();
-            if !fits && !may_exceed {
+            let is_alone = self.num_uploading == 0 && self.urgent.iter().all(|earlier| together.contains(earlier));
+            if !fits && (urgent != Some(key) || !is_alone) {
                 break;
             }
             if !fits {
-                self.urgent = Some(key);
+                self.urgent.push(key);
             }
             uploads.push((key, self.begin_upload(key)));
         }
@@ -43,20 +45,26 @@ impl ImageCache {
         rank
     }
 
-    /// If an urgent upload of `key` must wait for an earlier one whose pixels are not used yet, those are given up.
-    pub(crate) fn make_way_for(&mut self, key: ImageKey) {
-        let is_stuck = self.state(key) == Some(ImageState::Wanted) && !self.fits(key);
-        if let Some((earlier, ImageState::Ready { .. })) = self.earlier_urgent(key).filter(|_| is_stuck) {
-            self.change(earlier, |image| image.state = ImageState::Doomed);
+    /// If an urgent upload of `key` must wait for earlier ones whose pixels are neither used yet nor will be used
+    /// together with it, those are given up.
+    pub(crate) fn make_way_for(&mut self, key: ImageKey, together: &[ImageKey]) {
+        self.forget_urgent();
+        if self.state(key) != Some(ImageState::Wanted) || self.fits(key) {
+            return;
+        }
+        for earlier in self.urgent.clone() {
+            if !together.contains(&earlier) && matches!(self.state(earlier), Some(ImageState::Ready { .. })) {
+                self.change(earlier, |image| image.state = ImageState::Doomed);
+            }
         }
     }
 
-    /// The image last uploaded beyond the limit, if it is another one and the shard still has its pixels.
-    fn earlier_urgent(&self, key: ImageKey) -> Option<(ImageKey, ImageState)> {
-        let earlier = self.urgent.filter(|earlier| *earlier != key)?;
-        let state = self.state(earlier)?;
-        let has_pixels = !matches!(state, ImageState::Wanted | ImageState::Resident);
-        has_pixels.then_some((earlier, state))
+    /// Leaves out those of which the shard has no pixels any more.
+    fn forget_urgent(&mut self) {
+        let Self { urgent, images, .. } = self;
+        urgent.retain(|key| {
+            images.get(key).is_some_and(|image| !matches!(image.state, ImageState::Wanted | ImageState::Resident))
+        });
     }
 
     /// The pixels have arrived. Returns who waited for them.

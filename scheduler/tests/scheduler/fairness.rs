@@ -93,7 +93,7 @@ fn a_long_prompt_among_short_ones() {
 fn a_whole_image_among_decode_rows() {
     let config = Config { max_step_tokens: 12, max_rows: 12, ..roomy() };
     let crowd = Crowd::new(config, |id| text(id, 1, 30));
-    let hard = NewSequence { whole_images: true, ..images(1, text(1, 14, 2), 12) };
+    let hard = NewSequence { both_ways: vec![0..12], ..images(1, text(1, 14, 2), 12) };
     let (steps, _) = crowd.run(hard);
     // Some start together every thirty steps or so; then the last of them must end.
     assert!(steps < 250, "{steps} steps");
@@ -133,6 +133,26 @@ fn many_images_among_requests_that_take_their_place() {
     let mut hard = text(1, 40, 2);
     for number in 0..4 {
         let other = images(10 + number, text(1, 40, 2), 4);
+        hard.placeholders.push(Placeholder { offset: 9 * number as u32, ..other.placeholders[0].clone() });
+        hard.images.extend(other.images);
+    }
+    let (steps, _) = crowd.run(hard);
+    assert!(steps < 200, "{steps} steps");
+}
+
+/// All of them must be there at once, and others want some of them too, but for themselves alone.
+#[test]
+fn images_needed_at_once_among_requests_that_take_their_place() {
+    let config = Config { embedding_cache_tokens: 4, max_pending_upload_tokens: 1, prefix_caching: false, ..roomy() };
+    let mut crowd = Crowd::new(config, |id| match id % 3 {
+        0 => images(10 + id % 4, text(id, 24, 3), 4),
+        1 => images(1_000 + id, text(id, 24, 3), 4),
+        _ => text(id, 24, 3),
+    });
+    crowd.upload_steps = 3;
+    let mut hard = NewSequence { both_ways: vec![5..40], ..text(1, 45, 2) };
+    for number in 0..4 {
+        let other = images(10 + number, text(1, 45, 2), 4);
         hard.placeholders.push(Placeholder { offset: 9 * number as u32, ..other.placeholders[0].clone() });
         hard.images.extend(other.images);
     }

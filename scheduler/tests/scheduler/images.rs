@@ -139,9 +139,9 @@ fn a_chunk_may_end_inside_an_image() {
 }
 
 #[test]
-fn a_whole_image_is_not_cut() {
+fn tokens_that_see_each_other_are_not_cut_apart() {
     let config = Config { max_step_tokens: 6, ..roomy() };
-    let request = NewSequence { whole_images: true, ..with_image(text(1, 12, 1), 1, 4, 6) };
+    let request = NewSequence { both_ways: vec![4..10], ..with_image(text(1, 12, 1), 1, 4, 6) };
     let mut scheduler = with(&config, [request]);
     upload(&mut scheduler);
     assert_eq!(work(&step(&mut scheduler)), (vec![], vec![(1, 0, 4)]));

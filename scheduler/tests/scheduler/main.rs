@@ -1,6 +1,8 @@
 //! The scheduler through its public interface: tables at the boundaries, fairness, and a simulation of everything.
 
 #[cfg(test)]
+mod both_ways;
+#[cfg(test)]
 mod fairness;
 #[cfg(test)]
 mod images;

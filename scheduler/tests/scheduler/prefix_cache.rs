@@ -84,9 +84,9 @@ fn other_positions_are_not_shared() {
 }
 
 #[test]
-fn a_hit_does_not_end_inside_a_whole_image() {
-    let whole = |request| NewSequence { whole_images: true, ..request };
-    let first = || whole(with_image(with_image(text(1, 20, 1), 1, 3, 3), 2, 6, 10));
+fn a_hit_does_not_end_inside_a_range() {
+    let both_ways = |request| NewSequence { both_ways: vec![3..6, 6..16], ..request };
+    let first = || both_ways(with_image(with_image(text(1, 20, 1), 1, 3, 3), 2, 6, 10));
     check(first(), first(), 16);
     let mut second = first();
     second.placeholders[1].length = 9;
@@ -95,6 +95,34 @@ fn a_hit_does_not_end_inside_a_whole_image() {
     let mut shorter = first();
     shorter.prompt.truncate(16);
     check(first(), shorter, 0);
+}
+
+#[test]
+fn the_beginning_of_a_range_depends_on_its_end() {
+    let both_ways = |range| NewSequence { both_ways: vec![range], ..text(1, 20, 1) };
+    check(both_ways(5..14), both_ways(5..14), 16);
+    check(both_ways(5..14), both_ways(5..15), 4);
+    check(both_ways(5..14), both_ways(6..14), 4);
+    check(both_ways(5..14), text(1, 20, 1), 4);
+    check(text(1, 20, 1), both_ways(5..14), 4);
+    let mut other = both_ways(5..14);
+    other.prompt[13] = 7;
+    check(both_ways(5..14), other, 4);
+    let mut behind = both_ways(5..14);
+    behind.prompt[15] = 7;
+    check(both_ways(5..14), behind, 4);
+    let at = |last| {
+        let axis = (0..20).map(|index| if index == 13 { last } else { index }).collect();
+        NewSequence { positions: Positions::Explicit { axes: vec![axis], next: 20 }, ..both_ways(5..14) }
+    };
+    check(at(13), at(13), 16);
+    check(at(13), at(14), 4);
+}
+
+#[test]
+fn a_prompt_that_is_one_range_is_computed_again() {
+    let prompt = || NewSequence { both_ways: vec![0..12], ..text(1, 12, 1) };
+    check(prompt(), prompt(), 0);
 }
 
 #[test]

@@ -252,8 +252,16 @@ fn impossible_requests_are_refused() {
     check_refused(text(1, 1, 0), "max_new_tokens must be at least 1");
     check_refused(text(1, 18, 4), "18 prompt tokens and 4 new tokens are more than the limit of 21");
     check_refused(text(1, 1, u32::MAX), "1 prompt tokens and 4294967295 new tokens are more than the limit of 21");
-    let whole = NewSequence { whole_images: true, ..with_image(text(1, 12, 1), 1, 0, 9) };
-    check_refused(whole, "an image of 9 tokens does not fit into a step of 8 tokens");
+    let both_ways = |ranges: &[(u32, u32)]| {
+        let both_ways = ranges.iter().map(|&(start, end)| start..end).collect();
+        NewSequence { both_ways, ..text(1, 12, 1) }
+    };
+    check_refused(both_ways(&[(1, 10)]), "9 tokens that attend to each other do not fit into a step of 8 tokens");
+    for (ranges, index) in [(&[(5, 5)][..], 0), (&[(1, 3), (2, 4)], 1), (&[(4, 6), (1, 3)], 1), (&[(0, 8), (8, 13)], 1)]
+    {
+        let message = format!("range {index} of tokens that attend to each other does not fit the prompt");
+        check_refused(both_ways(ranges), &message);
+    }
     check_refused(with_image(text(1, 8, 1), 1, 4, 5), "placeholder 0 does not fit the prompt or its image");
     check_refused(
         with_image(text(1, 8, 1), 1, 4, 0),

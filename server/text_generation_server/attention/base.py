@@ -6,7 +6,8 @@ A backend knows layers, blocks and tokens. It does not know models, requests or 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -24,6 +25,9 @@ class AttentionShape:
     scale: float
     windows: tuple[int | None, ...]
     softcap: float | None = None
+    ranges_ignore_windows: bool = False
+    """Whether tokens that attend both ways see all of their range, however far behind (PaliGemma), or no further behind
+    than the window (Gemma 3)."""
 
     @property
     def num_layers(self) -> int:
@@ -44,6 +48,8 @@ class StepLayout:
     blocks_RB: NDArray[np.int32]
     slots_T: Tensor
     """Where each token's key and value go, block * block_size + offset, on the device."""
+    both_ways: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    """Offset and length of the ranges of each row that has some: their tokens see each other, those ahead too."""
 
 
 class Attention(Protocol):

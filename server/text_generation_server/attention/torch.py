@@ -8,6 +8,7 @@ Suffixes: G query heads a key/value head, B rows of a group, L cached tokens a r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -36,6 +37,8 @@ class Group:
     starts: NDArray[np.int64]
     blocks: Tensor | None
     shape: tuple[int, int]
+    both_ways: Sequence[tuple[int, int]] = ()
+    """Offset and length of ranges of the queries that see each other. Only a group of one row has some."""
     masks: dict[int | None, Tensor | None] = field(default_factory=dict)
 
 
@@ -91,7 +94,8 @@ class TorchAttention(AttentionBackend):
         blocks = None
         if start:
             blocks = self._to_device(layout.blocks_RB[row : row + 1, : -(-(start + count) // self._block_size)])
-        return Group(tokens, count, layout.starts_R[row : row + 1], blocks, (1, start + count))
+        ranges = layout.both_ways.get(row, ())
+        return Group(tokens, count, layout.starts_R[row : row + 1], blocks, (1, start + count), ranges)
 
     def _token_index(self, tokens: NDArray[np.int64]) -> TokenIndex:
         first, last = int(tokens[0]), int(tokens[-1])
@@ -151,14 +155,27 @@ class TorchAttention(AttentionBackend):
         query_BQ1 = (starts[:, None] + torch.arange(group.queries))[:, :, None]
         key_L = torch.arange(length)
         hidden = key_L > query_BQ1
+        if not self.shape.ranges_ignore_windows:
+            _reveal(hidden, group)
         if window is not None:
             hidden |= key_L <= query_BQ1 - window
+        if self.shape.ranges_ignore_windows:
+            _reveal(hidden, group)
         mask = torch.zeros(rows, 1, group.queries, length).masked_fill_(hidden[:, None], float("-inf"))
         return mask.to(device=self._device, dtype=dtype)
 
 
+def _reveal(hidden_BQL: Tensor, group: Group) -> None:
+    """Within the group's ranges nothing is hidden any more."""
+    for offset, length in group.both_ways:
+        first = int(group.starts[0]) + offset
+        hidden_BQL[:, offset : offset + length, first : first + length] = False
+
+
 def _sees_everything(group: Group) -> bool:
     # One decoding row is cut to its own length; a row that starts its sequence is plainly causal.
+    if group.both_ways:
+        return False
     return group.blocks is None or (group.queries == 1 and group.shape == (1, int(group.starts[0]) + 1))
 
 

@@ -61,6 +61,8 @@ class DecoderSpec:
     """What scores are multiplied with; None: 1 / sqrt(head_dim)."""
     tied_head: bool = False
     windows: tuple[int | None, ...] = ()
+    ranges_ignore_windows: bool = False
+    """See `AttentionShape`."""
     attention_softcap: float | None = None
     logit_softcap: float | None = None
 
@@ -95,6 +97,23 @@ def rope_parameters(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return parameters | old | (config.get("rope_parameters") or {})
 
 
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What tokens from `start` on add to the outputs of the first layers: rows of [tokens, layers, hidden].
+
+    The features of several depths of a vision encoder (DeepStack, https://arxiv.org/abs/2406.04334).
+    """
+
+    start: int
+    rows_NLH: Tensor
+
+    def add(self, hidden_TH: Tensor, layer: int) -> None:
+        """Adds what is meant for this layer, in place."""
+        tokens, layers, _ = self.rows_NLH.shape
+        if layer < layers:
+            hidden_TH[self.start : self.start + tokens] += self.rows_NLH[:, layer]
+
+
 class Decoder:
     """Token embedding, layers, final norm and output head of one rank."""
 
@@ -114,18 +133,15 @@ class Decoder:
         self._head = OutputHead(rows_VH, ranks, spec.vocab_size, spec.logit_softcap)
 
     def forward(
-        self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention, added_LTH: Sequence[Tensor] = ()
+        self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention, added: Sequence[Added] = ()
     ) -> Tensor:
-        """Runs every layer; the result goes to `logits` for the tokens that sample.
-
-        `added_LTH` is added to what the first layers make, one entry a layer.
-        """
+        """Runs every layer; the result goes to `logits` for the tokens that sample."""
         tables = [rotary.at(positions_AT) for rotary in self._rotaries]
         for index, layer in enumerate(self._layers):
             rope = self._layer_ropes[index]
             hidden_TH = layer(hidden_TH, tables[rope], self._rotaries[rope], attention)
-            if index < len(added_LTH):
-                hidden_TH = hidden_TH + added_LTH[index]
+            for part in added:
+                part.add(hidden_TH, index)
         return hidden_TH
 
     def logits(self, hidden_RH: Tensor) -> Tensor:
@@ -224,6 +240,7 @@ def _attention_shape(spec: DecoderSpec, ranks: Ranks) -> AttentionShape:
         scale=spec.head_dim**-0.5 if spec.attention_scale is None else spec.attention_scale,
         windows=spec.windows or (None,) * spec.num_layers,
         softcap=spec.attention_softcap,
+        ranges_ignore_windows=spec.ranges_ignore_windows,
     )
 
 

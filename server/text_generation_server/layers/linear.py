@@ -26,14 +26,15 @@ class Linear:
     """y = x @ weight.T + bias."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> None:
-        self.weight_OI = weight_OI
-        self.bias_O = bias_O
-        self._packed = _prepack(weight_OI)
+        packed = _prepack(weight_OI)
+        # Only one of the two is kept: the other one would double the model's memory.
+        self._weight, self._is_packed = (weight_OI, False) if packed is None else (packed, True)
+        self._bias_O = bias_O
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._packed is None:
-            return F.linear(x, self.weight_OI, self.bias_O)
-        return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias_O, "none", [], "")  # type: ignore[no-any-return]
+        if not self._is_packed:
+            return F.linear(x, self._weight, self._bias_O)
+        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias_O, "none", [], "")  # type: ignore[no-any-return]
 
 
 def onednn_runs(weight: Tensor) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,11 @@ class RopeSpec:
     def num_axes(self) -> int:
         """Position axes that turn a head."""
         return len(self.parameters.get("mrope_section") or [0])
+
+    def with_axes(self, sections: list[int], *, interleaved: bool) -> RopeSpec:
+        """The same, turned by several axes: as the checkpoint divides a head among them, or else by `sections`."""
+        divided = self.parameters.get("mrope_section") or sections
+        return replace(self, parameters={**self.parameters, "mrope_section": divided, "mrope_interleaved": interleaved})
 
 
 class Rotary:

@@ -59,7 +59,9 @@ class FeatureEncoder:
         wanted = [layers] if isinstance(layers, int) else layers
         # Hidden state n is what layer n made of n - 1; state 0 are the embeddings.
         self._states = [state if state >= 0 else count + 1 + state for state in wanted]
-        self.module = encoder(config, weights, name, num_hidden_layers=max(self._states))
+        # Checkpoints leave out SigLIP's pooling head, which no projector looks at, and not all of them say so.
+        changes = {"num_hidden_layers": max(self._states), "vision_use_head": False}
+        self.module = encoder(config, weights, name, **changes)
 
     def __call__(self, pixel_values_NCHW: Tensor) -> Tensor:
         """[N, patches, width x layers], class tokens included."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from text_generation_server.attention.base import Attention
 from text_generation_server.distributed import Ranks
-from text_generation_server.layers.decoder import Decoder, DecoderSpec, rope_parameters
+from text_generation_server.layers.decoder import Added, Decoder, DecoderSpec, rope_parameters
 from text_generation_server.layers.rotary import RopeSpec
 from text_generation_server.models import ModelShape, UnsupportedModel
 from text_generation_server.plan import ImageHeader
@@ -48,9 +48,11 @@ class TextModel(ABC):
         """See `encode_views`."""
         raise TypeError("this model takes no images")
 
-    def forward(self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention) -> Tensor:
+    def forward(
+        self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention, added: Sequence[Added] = ()
+    ) -> Tensor:
         """See `Model`."""
-        return self._decoder.forward(hidden_TH, positions_AT, attention)
+        return self._decoder.forward(hidden_TH, positions_AT, attention, added)
 
 
 class Llama(TextModel):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from text_generation_server.attention.base import Attention
 from text_generation_server.distributed import Ranks
-from text_generation_server.layers.decoder import ACTIVATIONS, Decoder, DecoderSpec
+from text_generation_server.layers.decoder import ACTIVATIONS, Added, Decoder, DecoderSpec
 from text_generation_server.layers.linear import replicated
 from text_generation_server.models import ModelShape
 from text_generation_server.models.text_only import decoder_spec
@@ -61,9 +61,11 @@ class VisionLanguageModel(ABC):
         """See `Model`. One view after the other, unless a family says otherwise."""
         return torch.cat(list(views))
 
-    def forward(self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention) -> Tensor:
+    def forward(
+        self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention, added: Sequence[Added] = ()
+    ) -> Tensor:
         """See `Model`."""
-        return self._decoder.forward(hidden_TH, positions_AT, attention)
+        return self._decoder.forward(hidden_TH, positions_AT, attention, added)
 
 
 class Projector:

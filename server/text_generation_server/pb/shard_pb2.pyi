@@ -373,6 +373,78 @@ class PutImageResult(_message.Message):
 Global___PutImageResult: _TypeAlias = PutImageResult  # noqa: Y015
 
 @_typing.final
+class LayoutImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    width: _builtins.int
+    height: _builtins.int
+    def __init__(
+        self,
+        *,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LayoutImageRequest: _TypeAlias = LayoutImageRequest  # noqa: Y015
+
+@_typing.final
+class LayoutImageResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIECES_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    refused: _builtins.bool
+    """the model takes no image of this size; there are no pieces"""
+    @_builtins.property
+    def pieces(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImagePiece]: ...
+    def __init__(
+        self,
+        *,
+        pieces: _abc.Iterable[Global___ImagePiece] | None = ...,
+        refused: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pieces", b"pieces", "refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LayoutImageResult: _TypeAlias = LayoutImageResult  # noqa: Y015
+
+@_typing.final
+class ImagePiece(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    num_tokens: _builtins.int
+    """so many image tokens, one an embedding"""
+    text: _builtins.str
+    """text beside them, not tokenised yet"""
+    def __init__(
+        self,
+        *,
+        num_tokens: _builtins.int = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["num_tokens", b"num_tokens", "piece", b"piece", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_tokens", b"num_tokens", "piece", b"piece", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_piece: _TypeAlias = _typing.Literal["num_tokens", "text"]  # noqa: Y015
+    _WhichOneofArgType_piece: _TypeAlias = _typing.Literal["piece", b"piece"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_piece) -> _WhichOneofReturnType_piece | None: ...
+
+Global___ImagePiece: _TypeAlias = ImagePiece  # noqa: Y015
+
+@_typing.final
 class StepPlan(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -396,6 +468,9 @@ class StepPlan(_message.Message):
     SPAN_IMAGE_OFFSET_FIELD_NUMBER: _builtins.int
     SPAN_IMAGE_FIELD_NUMBER: _builtins.int
     IMAGE_KEYS_FIELD_NUMBER: _builtins.int
+    BOTH_WAYS_ROW_FIELD_NUMBER: _builtins.int
+    BOTH_WAYS_OFFSET_FIELD_NUMBER: _builtins.int
+    BOTH_WAYS_LENGTH_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """of the stream; a shard refuses plans of another epoch"""
     step: _builtins.int
@@ -460,6 +535,17 @@ class StepPlan(_message.Message):
     def image_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """32 bytes each"""
 
+    @_builtins.property
+    def both_ways_row(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ranges of tokens that attend to each other both ways: entry j says that each of `length` tokens of row `row`, from
+        `offset` of its chunk on, also sees those of them that come after it. In row order, ascending and not overlapping
+        within a row; a chunk holds a whole range or nothing of it.
+        """
+
+    @_builtins.property
+    def both_ways_offset(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def both_ways_length(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -483,10 +569,13 @@ class StepPlan(_message.Message):
         span_image_offset: _abc.Iterable[_builtins.int] | None = ...,
         span_image: _abc.Iterable[_builtins.int] | None = ...,
         image_keys: _abc.Iterable[_builtins.bytes] | None = ...,
+        both_ways_row: _abc.Iterable[_builtins.int] | None = ...,
+        both_ways_offset: _abc.Iterable[_builtins.int] | None = ...,
+        both_ways_length: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encode_images", b"encode_images", "epoch", b"epoch", "forget_images", b"forget_images", "forget_sequences", b"forget_sequences", "image_keys", b"image_keys", "new_blocks", b"new_blocks", "new_sequences", b"new_sequences", "positions", b"positions", "row_flags", b"row_flags", "row_num_new_blocks", b"row_num_new_blocks", "row_num_tokens", b"row_num_tokens", "row_sequence", b"row_sequence", "row_start", b"row_start", "span_image", b"span_image", "span_image_offset", b"span_image_offset", "span_length", b"span_length", "span_offset", b"span_offset", "span_row", b"span_row", "step", b"step", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["both_ways_length", b"both_ways_length", "both_ways_offset", b"both_ways_offset", "both_ways_row", b"both_ways_row", "encode_images", b"encode_images", "epoch", b"epoch", "forget_images", b"forget_images", "forget_sequences", b"forget_sequences", "image_keys", b"image_keys", "new_blocks", b"new_blocks", "new_sequences", b"new_sequences", "positions", b"positions", "row_flags", b"row_flags", "row_num_new_blocks", b"row_num_new_blocks", "row_num_tokens", b"row_num_tokens", "row_sequence", b"row_sequence", "row_start", b"row_start", "span_image", b"span_image", "span_image_offset", b"span_image_offset", "span_length", b"span_length", "span_offset", b"span_offset", "span_row", b"span_row", "step", b"step", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,6 +49,11 @@ class ShardStub:
                 request_serializer=text__generation__server_dot_pb_dot_shard__pb2.ImageChunk.SerializeToString,
                 response_deserializer=text__generation__server_dot_pb_dot_shard__pb2.PutImageResult.FromString,
                 _registered_method=True)
+        self.LayoutImage = channel.unary_unary(
+                '/text_generation_vlm.v1.Shard/LayoutImage',
+                request_serializer=text__generation__server_dot_pb_dot_shard__pb2.LayoutImageRequest.SerializeToString,
+                response_deserializer=text__generation__server_dot_pb_dot_shard__pb2.LayoutImageResult.FromString,
+                _registered_method=True)
         self.Run = channel.stream_stream(
                 '/text_generation_vlm.v1.Shard/Run',
                 request_serializer=text__generation__server_dot_pb_dot_shard__pb2.StepPlan.SerializeToString,
@@ -80,6 +85,14 @@ class ShardServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LayoutImage(self, request, context):
+        """What stands for an image of one size in a prompt, asked of the model's own processor. Only for models that the
+        router has no arithmetic for; of others it is refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Run(self, request_iterator, context):
         """The step loop. One stream a rank and an epoch; results come in the order of the plans.
         """
@@ -104,6 +117,11 @@ def add_ShardServicer_to_server(servicer, server):
                     servicer.PutImage,
                     request_deserializer=text__generation__server_dot_pb_dot_shard__pb2.ImageChunk.FromString,
                     response_serializer=text__generation__server_dot_pb_dot_shard__pb2.PutImageResult.SerializeToString,
+            ),
+            'LayoutImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.LayoutImage,
+                    request_deserializer=text__generation__server_dot_pb_dot_shard__pb2.LayoutImageRequest.FromString,
+                    response_serializer=text__generation__server_dot_pb_dot_shard__pb2.LayoutImageResult.SerializeToString,
             ),
             'Run': grpc.stream_stream_rpc_method_handler(
                     servicer.Run,
@@ -192,6 +210,33 @@ class Shard:
             '/text_generation_vlm.v1.Shard/PutImage',
             text__generation__server_dot_pb_dot_shard__pb2.ImageChunk.SerializeToString,
             text__generation__server_dot_pb_dot_shard__pb2.PutImageResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LayoutImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/text_generation_vlm.v1.Shard/LayoutImage',
+            text__generation__server_dot_pb_dot_shard__pb2.LayoutImageRequest.SerializeToString,
+            text__generation__server_dot_pb_dot_shard__pb2.LayoutImageResult.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,10 @@ class ShardStub:
     """Runs the largest step the router will ever send, then sizes and allocates the KV cache."""
     PutImage: _grpc.StreamUnaryMultiCallable[_shard_pb2.ImageChunk, _shard_pb2.PutImageResult]
     """Pixels of one image in pieces of at most 1 MiB, ahead of the plan that encodes it."""
+    LayoutImage: _grpc.UnaryUnaryMultiCallable[_shard_pb2.LayoutImageRequest, _shard_pb2.LayoutImageResult]
+    """What stands for an image of one size in a prompt, asked of the model's own processor. Only for models that the
+    router has no arithmetic for; of others it is refused.
+    """
     Run: _grpc.StreamStreamMultiCallable[_shard_pb2.StepPlan, _shard_pb2.StepResult]
     """The step loop. One stream a rank and an epoch; results come in the order of the plans."""
 
@@ -60,6 +64,10 @@ class ShardAsyncStub(ShardStub):
     """Runs the largest step the router will ever send, then sizes and allocates the KV cache."""
     PutImage: _aio.StreamUnaryMultiCallable[_shard_pb2.ImageChunk, _shard_pb2.PutImageResult]  # type: ignore[assignment]
     """Pixels of one image in pieces of at most 1 MiB, ahead of the plan that encodes it."""
+    LayoutImage: _aio.UnaryUnaryMultiCallable[_shard_pb2.LayoutImageRequest, _shard_pb2.LayoutImageResult]  # type: ignore[assignment]
+    """What stands for an image of one size in a prompt, asked of the model's own processor. Only for models that the
+    router has no arithmetic for; of others it is refused.
+    """
     Run: _aio.StreamStreamMultiCallable[_shard_pb2.StepPlan, _shard_pb2.StepResult]  # type: ignore[assignment]
     """The step loop. One stream a rank and an epoch; results come in the order of the plans."""
 
@@ -87,6 +95,16 @@ class ShardServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_shard_pb2.PutImageResult, _abc.Awaitable[_shard_pb2.PutImageResult]]:
         """Pixels of one image in pieces of at most 1 MiB, ahead of the plan that encodes it."""
+
+    @_abc_1.abstractmethod
+    def LayoutImage(
+        self,
+        request: _shard_pb2.LayoutImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_shard_pb2.LayoutImageResult, _abc.Awaitable[_shard_pb2.LayoutImageResult]]:
+        """What stands for an image of one size in a prompt, asked of the model's own processor. Only for models that the
+        router has no arithmetic for; of others it is refused.
+        """
 
     @_abc_1.abstractmethod
     def Run(

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::json;
+use text_generation_scheduler::{ImageKey, Placeholder};
 
 use super::*;
 use crate::images::{self, goldens};
@@ -79,31 +80,49 @@ fn views_have_the_pixels_of_the_processor() {
             let pixels = pictures
                 .entry(image)
                 .or_insert_with(|| goldens::generate(0, u64::from(image.width), u64::from(image.height), "smooth"));
-            assert_eq!(layout(&golden, image, pixels), *row, "{}", golden.name);
+            assert_eq!(layout(&*golden.family, image, pixels), *row, "{}", golden.name);
+        }
+    }
+}
+
+#[test]
+fn views_of_several_images_have_the_pixels_of_the_processor() {
+    for golden in all() {
+        let rows = golden.content.get("layouts_among_several").and_then(Value::as_array);
+        let several = golden.family.several();
+        assert_eq!(several.is_some(), rows.is_some(), "{}", golden.name);
+        for (row, family) in rows.into_iter().flatten().zip(several.iter().cycle()) {
+            let image = size(&row["size"]);
+            let pixels = goldens::generate(0, u64::from(image.width), u64::from(image.height), "smooth");
+            assert_eq!(layout(&**family, image, &pixels), *row, "{}", golden.name);
         }
     }
 }
 
 /// A layout in the words of the goldens.
-fn layout(golden: &Golden, image: ImageSize, pixels: &[u8]) -> Value {
+fn layout(family: &dyn VlmFamily, image: ImageSize, pixels: &[u8]) -> Value {
     let sides = json!([image.width, image.height]);
-    let Ok(layout) = golden.family.layout(image) else { return json!({"size": sides, "refused": true}) };
-    assert!(images::fits(&layout, image), "{}: {image:?} {layout:?}", golden.name);
+    let Ok(layout) = family.layout(image) else { return json!({"size": sides, "refused": true}) };
+    assert!(images::fits(&layout, image), "{image:?} {layout:?}");
     let view = |view: images::RgbView| json!([view.size.width, view.size.height, goldens::checksum(&view.pixels)]);
     let views: Vec<Value> = images::render(pixels, image, &layout.views).into_iter().map(view).collect();
     json!({"size": sides, "views": views, "pieces": joined(&layout.pieces)})
 }
 
-/// Neighbours of a kind as one.
+/// Neighbours of a kind as one; borders that touch are one.
 fn joined(pieces: &[Piece]) -> Vec<Value> {
-    let same_kind = |left: &Piece, right: &Piece| matches!(left, Piece::Text(_)) == matches!(right, Piece::Text(_));
-    let filled: Vec<Piece> = pieces.iter().filter(|piece| !matches!(piece, Piece::Tokens(0))).cloned().collect();
-    filled.chunk_by(same_kind).map(join).collect()
+    let is_text = |piece: &Piece| !matches!(piece, Piece::Tokens(_));
+    let mut filled: Vec<Piece> = pieces.iter().filter(|piece| !matches!(piece, Piece::Tokens(0))).cloned().collect();
+    filled.dedup_by(|right, left| matches!((left, right), (Piece::Border(_), Piece::Border(_))));
+    filled.chunk_by(|left, right| is_text(left) == is_text(right)).map(join).collect()
 }
 
 fn join(pieces: &[Piece]) -> Value {
-    let texts = pieces.iter().filter_map(|piece| if let Piece::Text(text) = piece { Some(&**text) } else { None });
-    let text: String = texts.collect();
+    let text = |piece: &Piece| match piece {
+        Piece::Text(text) | Piece::Border(text) => text.to_string(),
+        Piece::Tokens(_) => String::new(),
+    };
+    let text: String = pieces.iter().map(text).collect();
     if text.is_empty() {
         json!(ImageLayout { views: vec![], pieces: pieces.to_vec() }.num_tokens())
     } else {
@@ -131,46 +150,60 @@ fn random_sizes_have_the_tokens_of_the_processor() {
 }
 
 #[test]
-fn positions_are_those_of_the_model() {
+fn positions_and_ranges_are_those_of_the_model() {
     for golden in all() {
         for case in golden.rows("cases") {
             let token_ids = unfolded(&case["ids"]);
             let expected = expected_positions(case, token_ids.len());
-            assert_eq!(
-                positions(&golden, case, &token_ids, expected.len()),
-                expected,
-                "{} {}",
-                golden.name,
-                case["name"]
-            );
+            let found = placed(&golden, case, &token_ids, |prompt| {
+                (positions(golden.family.positions(prompt), &expected), golden.family.both_ways(prompt))
+            });
+            assert_eq!(found, (expected, expected_ranges(case)), "{} {}", golden.name, case["name"]);
         }
     }
 }
 
-/// Positions of the prompt and of the first token after it, an axis at a time.
-fn positions(golden: &Golden, case: &Value, token_ids: &[TokenId], num_axes: usize) -> Vec<Vec<i64>> {
+/// Asks about a recorded prompt with its images in place.
+fn placed<T>(golden: &Golden, case: &Value, token_ids: &[TokenId], ask: impl FnOnce(&PlacedPrompt<'_>) -> T) -> T {
     let sizes: Vec<ImageSize> = case["sizes"].as_array().expect("sizes").iter().map(size).collect();
-    let layouts: Vec<ImageLayout> = sizes
-        .iter()
-        .map(|size| golden.family.layout(*size).unwrap_or_else(|error| panic!("{case}: {error}")))
-        .collect();
+    let family = golden.family.several().filter(|_| sizes.len() > 1).unwrap_or_else(|| golden.family.clone());
+    let layouts: Vec<ImageLayout> = sizes.iter().map(|size| family.layout(*size).expect("a layout")).collect();
     let image_token = golden.family.image_token();
     let mut places = (0u32..).zip(token_ids).filter(|(_, id)| **id == image_token).map(|(place, _)| place);
-    let placed = |(size, layout): (&ImageSize, &'_ ImageLayout)| {
-        let offset = places.next().expect("an image token");
-        places.by_ref().take(layout.num_tokens() as usize - 1).for_each(drop);
-        (offset, *size)
-    };
-    let found: Vec<(u32, ImageSize)> = sizes.iter().zip(&layouts).map(placed).collect();
+    let runs: Vec<Vec<Placeholder>> =
+        layouts.iter().map(|layout| runs(places.by_ref().take(layout.num_tokens() as usize))).collect();
     assert_eq!(places.next(), None, "{case}: image tokens are left over");
-    let images = found.iter().zip(&layouts).map(|(&(offset, size), layout)| PlacedImage { offset, size, layout });
-    let images: Vec<PlacedImage<'_>> = images.collect();
-    match golden.family.positions(&PlacedPrompt { token_ids, images: &images }) {
-        Positions::Sequential => vec![(0..=token_ids.len() as i64).collect(); num_axes],
+    let images = sizes.iter().zip(&layouts).zip(&runs);
+    let images: Vec<PlacedImage<'_>> =
+        images.map(|((&size, layout), runs)| PlacedImage { offset: runs[0].offset, runs, size, layout }).collect();
+    ask(&PlacedPrompt { token_ids, images: &images })
+}
+
+/// Unbroken runs of an image's tokens.
+fn runs(places: impl Iterator<Item = u32>) -> Vec<Placeholder> {
+    let mut found: Vec<Placeholder> = Vec::new();
+    for (place, image_offset) in places.zip(0..) {
+        match found.last_mut().filter(|run| run.end() == place) {
+            Some(run) => run.length += 1,
+            None => found.push(Placeholder { offset: place, length: 1, image: ImageKey([0; 32]), image_offset }),
+        }
+    }
+    found
+}
+
+/// Positions of the prompt and of the first token after it, an axis at a time.
+fn positions(positions: Positions, like: &[Vec<i64>]) -> Vec<Vec<i64>> {
+    match positions {
+        Positions::Sequential => vec![(0..).take(like[0].len()).collect(); like.len()],
         Positions::Explicit { axes, next } => {
             axes.into_iter().map(|axis| axis.into_iter().chain([next]).map(i64::from).collect()).collect()
         }
     }
+}
+
+fn expected_ranges(case: &Value) -> Vec<Range<u32>> {
+    let ranges = case["both_ways"].as_array().into_iter().flatten();
+    ranges.map(|range| number(&range[0])..number(&range[0]) + number(&range[1])).collect()
 }
 
 /// What was written down: runs of `[first, step, count]`; the next token follows the largest of all.
@@ -183,6 +216,8 @@ fn expected_positions(case: &Value, num_tokens: usize) -> Vec<Vec<i64>> {
     let mut found: Vec<Vec<i64>> =
         axes.iter().map(|axis| axis.as_array().expect("runs").iter().flat_map(run).collect()).collect();
     let next = found.iter().flatten().max().expect("a position") + 1;
-    found.iter_mut().for_each(|axis| axis.push(next));
+    for axis in &mut found {
+        axis.push(next);
+    }
     found
 }

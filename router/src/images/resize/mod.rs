@@ -13,11 +13,13 @@ use crate::families::{Filter, ImageSize, Rect};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+mod canvas;
 mod kernel;
 mod scalar;
 #[cfg(test)]
 mod tests;
 
+pub(super) use canvas::{Canvas, between};
 use kernel::Kernel;
 
 /// The Pillow version whose pass order this is. Change it together with [`vertical_first`].

@@ -1,5 +1,6 @@
 //! Helpers: the embedded model, a family whose images are as long as a test wants, and short ways to write chats.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::families::{ImageLayout, ImageRejected, ImageSize, Piece, PlacedPrompt
 use crate::images::ImageTimings;
 
 mod expansion;
+mod frames;
 mod injection;
 mod other_tokenizers;
 mod parity;
@@ -22,6 +24,8 @@ pub(super) const IMAGE: TokenId = 4;
 pub(super) struct TestFamily {
     pub(super) anchor: TokenId,
     pub(super) image_token: TokenId,
+    /// For an anchor that is no token.
+    pub(super) anchor_text: Option<&'static str>,
 }
 
 impl VlmFamily for TestFamily {
@@ -37,6 +41,14 @@ impl VlmFamily for TestFamily {
         self.anchor
     }
 
+    fn anchor_text(&self) -> Option<&str> {
+        self.anchor_text
+    }
+
+    fn both_ways(&self, prompt: &PlacedPrompt<'_>) -> Vec<Range<u32>> {
+        prompt.images.iter().flat_map(|image| image.runs).map(|run| run.offset..run.end()).collect()
+    }
+
     fn positions(&self, prompt: &PlacedPrompt<'_>) -> Positions {
         let offsets = prompt.images.iter().map(|image| image.offset as i32).collect();
         Positions::Explicit { axes: vec![offsets], next: prompt.token_ids.len() as i32 }
@@ -44,7 +56,7 @@ impl VlmFamily for TestFamily {
 }
 
 pub(super) fn family() -> Arc<dyn VlmFamily> {
-    Arc::new(TestFamily { anchor: IMAGE, image_token: IMAGE })
+    Arc::new(TestFamily { anchor: IMAGE, image_token: IMAGE, anchor_text: None })
 }
 
 /// The repository's root.

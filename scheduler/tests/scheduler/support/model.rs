@@ -1,8 +1,8 @@
 //! The language model of the simulation. The KV of a token is a hash of everything it may depend on: salt, all
-//! earlier tokens, their positions and image parts. The next token is a function of that hash. So one wrong
+//! earlier tokens, their positions and image parts, and the same of the range it is in. The next token is a function of that hash. So one wrong
 //! block, position, embedding or order anywhere changes what is generated, and nothing else does.
 
-use text_generation_scheduler::{FinishReason, NewSequence, Positions, TokenId};
+use text_generation_scheduler::{FinishReason, ImageKey, NewSequence, Positions, TokenId};
 
 /// Few tokens, so that sequences share prefixes and meet end tokens.
 pub(crate) const VOCABULARY: u32 = 11;
@@ -26,17 +26,14 @@ pub(crate) fn text(token: TokenId) -> u64 {
     mix(2, u64::from(token))
 }
 
-/// What a run of image tokens is: with `whole_images` each token also sees the rest of its run.
-pub(crate) struct Run {
-    pub(crate) image: [u8; 32],
-    pub(crate) image_offset: u32,
-    pub(crate) length: u32,
+pub(crate) fn image_part(image: ImageKey, embedding: u32) -> u64 {
+    let key = image.0.iter().fold(3, |hash, byte| mix(hash, u64::from(*byte)));
+    mix(key, u64::from(embedding))
 }
 
-pub(crate) fn image_part(run: &Run, index: u32, whole_images: bool) -> u64 {
-    let key = run.image.iter().fold(3, |hash, byte| mix(hash, u64::from(*byte)));
-    let part = mix(key, u64::from(run.image_offset + index));
-    if whole_images { mix(mix(part, u64::from(run.image_offset)), u64::from(run.length)) } else { part }
+/// Part of a token that attends to everything in a range: `tokens` are the parts and positions of all of them.
+pub(crate) fn seeing(part: u64, tokens: impl Iterator<Item = (u64, Vec<i32>)>) -> u64 {
+    tokens.fold(mix(part, 5), |context, (part, positions)| after(context, part, &positions))
 }
 
 pub(crate) fn sample(context: u64) -> TokenId {
@@ -45,13 +42,18 @@ pub(crate) fn sample(context: u64) -> TokenId {
 
 /// KV of token `index` when the tokens before it gave `context`, read from the request alone.
 pub(crate) fn expected(sequence: &NewSequence, context: u64, index: u32, token: TokenId) -> u64 {
-    let around = sequence.placeholders.iter().find(|run| run.offset <= index && index < run.end());
-    let part = around.map_or(text(token), |placeholder| {
-        let (image_offset, length) = (placeholder.image_offset, placeholder.length);
-        let run = Run { image: placeholder.image.0, image_offset, length };
-        image_part(&run, index - placeholder.offset, sequence.whole_images)
+    let part = part(sequence, index, token);
+    let around = sequence.both_ways.iter().find(|range| range.contains(&index));
+    let seen = around.map_or(part, |range| {
+        let token = |index: u32| self::part(sequence, index, sequence.prompt[index as usize]);
+        seeing(part, range.clone().map(|index| (token(index), positions(sequence, index))))
     });
-    after(context, part, &positions(sequence, index))
+    after(context, seen, &positions(sequence, index))
+}
+
+fn part(sequence: &NewSequence, index: u32, token: TokenId) -> u64 {
+    let around = sequence.placeholders.iter().find(|run| run.offset <= index && index < run.end());
+    around.map_or(text(token), |run| image_part(run.image, run.image_offset + index - run.offset))
 }
 
 pub(crate) fn num_axes(sequence: &NewSequence) -> usize {

@@ -32,7 +32,7 @@ pub(crate) fn text(id: u64, num_tokens: u32, max_new_tokens: u32) -> NewSequence
         placeholders: Vec::new(),
         images: Vec::new(),
         positions: Positions::Sequential,
-        whole_images: false,
+        both_ways: Vec::new(),
         max_new_tokens,
         end_tokens: Arc::new([END]),
         cache_salt: 0,

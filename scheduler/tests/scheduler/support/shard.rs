@@ -86,6 +86,7 @@ impl Shard {
         self.forget(plan);
         self.learn(plan, requests);
         self.encode(plan, odds, rng);
+        self.check_images(plan, requests);
         self.check_budgets(plan);
         let mut result = StepResult { step: plan.step, sampled: Vec::new(), failures: Vec::new() };
         for (index, row) in plan.rows.iter().enumerate() {
@@ -124,19 +125,24 @@ impl Shard {
     }
 
     fn encode(&mut self, plan: &StepPlan, odds: FailureOdds, rng: &mut Rng) {
-        let mut encoded = 0;
         for (key, rank) in &plan.encode_images {
             assert_eq!(self.pixels.remove(key), Some(*rank), "pixels of {key:?} are not on rank {rank}");
             assert!(plan.spans.iter().any(|span| span.image == *key), "{key:?} is encoded for nobody");
-            encoded += self.image_tokens[key];
             if rng.one_in(odds.encoding) {
                 self.broken.insert(*key);
             } else {
                 self.embeddings.insert(*key);
             }
         }
-        assert!(encoded <= self.config.max_step_image_tokens || plan.encode_images.len() == 1);
-        assert!(self.embedding_tokens() <= self.config.embedding_cache_tokens || self.embeddings.len() == 1);
+    }
+
+    /// The budgets of images hold, except for what somebody needs at once.
+    fn check_images(&self, plan: &StepPlan, requests: &Requests) {
+        let encoded: BTreeSet<_> = plan.encode_images.iter().map(|(key, _)| *key).collect();
+        let tokens: u32 = encoded.iter().map(|key| self.image_tokens[key]).sum();
+        assert!(tokens <= self.config.max_step_image_tokens || are_needed_at_once(&encoded, requests));
+        let tokens = self.embedding_tokens();
+        assert!(tokens <= self.config.embedding_cache_tokens || are_needed_at_once(&self.embeddings, requests));
     }
 
     fn check_budgets(&self, plan: &StepPlan) {
@@ -194,9 +200,12 @@ impl Shard {
             0 => model::before_first(&sequence.request),
             start => kv[slot(&sequence.table, start - 1, config.block_size)],
         };
+        let token = |index| (content(row, sequence, spans, index, embeddings), positions(row, sequence, index));
         for index in 0..row.num_tokens {
-            let part = content(row, sequence, spans, index, embeddings);
-            context = model::after(context, part, &positions(row, sequence, index));
+            let (part, positions) = token(index);
+            let around = row.both_ways.iter().find(|range| range.contains(&index));
+            let seen = around.map_or(part, |range| model::seeing(part, range.clone().map(token)));
+            context = model::after(context, seen, &positions);
             kv[slot(&sequence.table, row.start + index, config.block_size)] = context;
         }
         check_context(sequence, kv, config.block_size);
@@ -208,6 +217,19 @@ impl Shard {
     }
 }
 
+fn are_needed_at_once(images: &BTreeSet<ImageKey>, requests: &Requests) -> bool {
+    let mut units = requests.values().flat_map(|request| units(request));
+    images.len() < 2 || units.any(|unit| images.is_subset(&unit))
+}
+
+/// Images with tokens in the same range.
+pub(crate) fn units(request: &NewSequence) -> impl Iterator<Item = BTreeSet<ImageKey>> + '_ {
+    request.both_ways.iter().map(|range| {
+        let inside = request.placeholders.iter().filter(|run| run.offset < range.end && run.end() > range.start);
+        inside.map(|run| run.image).collect()
+    })
+}
+
 fn slot(table: &[u32], index: u32, block_size: u32) -> usize {
     (table[(index / block_size) as usize] * block_size + index % block_size) as usize
 }
@@ -217,17 +239,17 @@ fn check_row(row: &Row, sequence: &Sequence, spans: &[&Span]) {
     assert_eq!(row.sample, end == sequence.tokens.len() as u32, "a row samples after its last known token");
     let of_request = sequence.request.placeholders.iter().filter(|run| run.offset < end && run.end() > row.start);
     assert_eq!(spans.len(), of_request.clone().count(), "a span for each placeholder in the row");
-    if sequence.request.whole_images {
-        assert!(of_request.clone().all(|run| run.offset >= row.start && run.end() <= end), "an image is cut");
-    }
+    let reached = sequence.request.both_ways.iter().filter(|range| range.start < end && range.end > row.start);
+    assert!(reached.clone().all(|range| range.start >= row.start && range.end <= end), "a range is cut");
+    let in_row = reached.map(|range| range.start - row.start..range.end - row.start);
+    assert!(in_row.eq(row.both_ways.iter().cloned()), "a row names its ranges");
 }
 
 fn content(row: &Row, sequence: &Sequence, spans: &[&Span], index: u32, embeddings: &BTreeSet<ImageKey>) -> u64 {
     let around = spans.iter().find(|span| span.offset <= index && index < span.offset + span.length);
     if let Some(span) = around {
         assert!(embeddings.contains(&span.image), "the embedding of {:?} is not there", span.image);
-        let run = model::Run { image: span.image.0, image_offset: span.image_offset, length: span.length };
-        return model::image_part(&run, index - span.offset, sequence.request.whole_images);
+        return model::image_part(span.image, span.image_offset + index - span.offset);
     }
     match &row.token_ids {
         RowTokens::Ids(ids) => {

@@ -1,6 +1,7 @@
 //! Random configurations, images and requests, small enough to meet every limit often.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use text_generation_scheduler::{
@@ -76,7 +77,7 @@ impl Requests {
             id: SequenceId(self.next_id),
             images: self.images.iter().filter(|(key, _)| used(key)).map(image).collect(),
             positions: self.positions(prompt.len(), rng),
-            whole_images: rng.one_in(3),
+            both_ways: both_ways(prompt.len() as u32, &placeholders, rng),
             max_new_tokens: if rng.one_in(4) { rng.range(10, 40) } else { rng.range(1, 10) },
             end_tokens: if rng.one_in(3) { Arc::new([]) } else { Arc::new([3, 7]) },
             cache_salt: u64::from(rng.one_in(5)),
@@ -119,5 +120,24 @@ impl Requests {
         let position = |axis: usize, index: usize| (index / (axis + 1)) as i32 + i32::from(odd == Some(index));
         let axes = (0..self.num_axes).map(|axis| (0..len).map(|index| position(axis, index)).collect()).collect();
         Positions::Explicit { axes, next: rng.range(0, 50) as i32 }
+    }
+}
+
+/// Nothing, every run, every other run with the next and the text between them, everything, or anything. Some of the
+/// last are the same for many requests, whatever they hold.
+fn both_ways(len: u32, placeholders: &[Placeholder], rng: &mut Rng) -> Vec<Range<u32>> {
+    let around = |runs: &[Placeholder]| runs[0].offset..runs[runs.len() - 1].end();
+    match rng.range(0, 7) {
+        0 => placeholders.chunks(1).map(around).collect(),
+        1 => placeholders.chunks(2).map(around).collect(),
+        2 => vec![0..len],
+        3 => [1..6, 8..9, 9..15].into_iter().filter(|range| range.end <= len).collect(),
+        4 => {
+            let mut bounds: Vec<u32> = (0..rng.range(1, 3) * 2).map(|_| rng.range(0, len)).collect();
+            bounds.sort_unstable();
+            bounds.dedup();
+            bounds.chunks_exact(2).map(|bounds| bounds[0]..bounds[1]).collect()
+        }
+        _ => Vec::new(),
     }
 }

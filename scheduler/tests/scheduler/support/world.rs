@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use text_generation_scheduler::{
-    AddError, Config, Event, FinishReason, ImageKey, MAX_STEPS_IN_FLIGHT, NewSequence, Scheduler, SequenceId, StepPlan,
-    StepResult, TokenId,
+    AddError, Config, Event, FinishReason, ImageKey, MAX_STEPS_IN_FLIGHT, NewSequence, Scheduler, SequenceId, Span,
+    StepPlan, StepResult, TokenId,
 };
 
 use super::model;
 use super::rng::Rng;
-use super::shard::{FailureOdds, Requests, Shard};
+use super::shard::{self, FailureOdds, Requests, Shard};
 use super::workload;
 
 /// What goes wrong, one time in so many opportunities; 0 for never.
@@ -42,6 +42,9 @@ pub(crate) struct Tally {
     pub(crate) prefix_hit_tokens: u64,
     pub(crate) image_hits: u64,
     pub(crate) image_misses: u64,
+    /// Ranges of tokens that attend to each other, and those of them with several placeholders.
+    pub(crate) ranges: u64,
+    pub(crate) ranges_of_many: u64,
     /// Prompt and answer tokens of the requests that were taken.
     pub(crate) requested_tokens: u64,
     /// Tokens of all rows.
@@ -154,8 +157,9 @@ impl World {
                 assert_eq!(*limit, u64::from(blocks.min(self.config.max_sequence_tokens)));
                 assert!(u64::from(total) > *limit);
             }
-            AddError::ImageTooLong { length, limit } => {
-                assert!(request.whole_images && length > limit && *limit == self.config.max_step_tokens);
+            AddError::RangeTooLong { length, limit } => {
+                let longest = request.both_ways.iter().map(|range| range.end - range.start).max();
+                assert!(longest >= Some(*length) && length > limit && *limit == self.config.max_step_tokens);
             }
             other => panic!("{request:?} is refused: {other}"),
         }
@@ -187,10 +191,16 @@ impl World {
         self.uploads.extend(&uploads);
         let pending = self.uploads.iter().map(|(key, _)| self.images[key]).sum::<u32>() + self.shard.pixel_tokens();
         let largest = self.images.values().max().copied().unwrap_or(0);
-        // A large image may be there alone, and one more for the oldest sequence.
-        let limit = self.config.max_pending_upload_tokens.max(largest) + largest;
+        // A large image may be there alone, and one more for the oldest sequence, or all that it needs at once.
+        let limit = self.config.max_pending_upload_tokens.max(largest) + largest.max(self.largest_unit());
         assert!(pending <= limit + self.pixels_to_be_used(), "{pending} image tokens are pending");
         !uploads.is_empty()
+    }
+
+    /// Image tokens that somebody needs at once.
+    fn largest_unit(&self) -> u32 {
+        let units = self.requests.values().flat_map(|request| shard::units(request));
+        units.map(|unit| unit.iter().map(|key| self.images[key]).sum()).max().unwrap_or(0)
     }
 
     /// Pixels that plans which are not executed yet take away.
@@ -225,12 +235,24 @@ impl World {
         assert!(!plan.rows.is_empty() || (self.plans.is_empty() && plan.encode_images.is_empty()));
         self.started.extend(&plan.new_sequences);
         self.tally.computed_tokens += plan.rows.iter().map(|row| u64::from(row.num_tokens)).sum::<u64>();
+        self.count_ranges(&plan);
         for id in &plan.new_sequences {
             let row = plan.rows.iter().find(|row| row.sequence == *id).unwrap();
             assert_eq!(self.scheduler.cached_tokens(*id), Some(row.start));
         }
         self.plans.push_back((plan, None));
         true
+    }
+
+    fn count_ranges(&mut self, plan: &StepPlan) {
+        for (index, row) in plan.rows.iter().enumerate() {
+            for range in &row.both_ways {
+                let inside = |span: &&Span| span.offset < range.end && range.start < span.offset + span.length;
+                let of_row = plan.spans.iter().filter(|span| span.row as usize == index);
+                self.tally.ranges += 1;
+                self.tally.ranges_of_many += u64::from(of_row.filter(inside).count() > 1);
+            }
+        }
     }
 
     /// The shard gets to its next plan.

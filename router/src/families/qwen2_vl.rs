@@ -1,0 +1,13 @@
+//! `qwen2_vl`: any resolution, one token for 2 x 2 patches.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::VlmFamily;
+use super::settings::InvalidSetting;
+use super::smart_resize::SmartResize;
+
+pub(super) fn build(config: &Value, processor: &Value) -> Result<Arc<dyn VlmFamily>, InvalidSetting> {
+    Ok(Arc::new(SmartResize::new(config, processor)?))
+}

@@ -1,0 +1,13 @@
+//! `qwen3_vl`: to the router `qwen2_vl` with larger patches.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::VlmFamily;
+use super::settings::InvalidSetting;
+use super::smart_resize::SmartResize;
+
+pub(super) fn build(config: &Value, processor: &Value) -> Result<Arc<dyn VlmFamily>, InvalidSetting> {
+    Ok(Arc::new(SmartResize::new(config, processor)?))
+}
