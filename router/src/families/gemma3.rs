@@ -62,6 +62,7 @@ fn num_tokens(config: &Value, processor: &Value, view: ImageSize) -> Result<u32,
     let written = settings::integer_or(processor, key, DEFAULT_TOKENS)?;
     let patches = PatchGrid::whole(config)?;
     patches.check_view(view)?;
-    let kernel = patches.side / settings::positive(config, "mm_tokens_per_image")?.isqrt();
-    patches.pooled(kernel).check_written(written)
+    // At least one, as the setting is.
+    let side = settings::positive(config, "mm_tokens_per_image")?.isqrt();
+    patches.pooled(patches.side / side).check_written(written)
 }

@@ -3,7 +3,10 @@ use serde_json::json;
 use super::*;
 
 mod anyres;
+mod gemma;
 mod goldens;
+mod internvl;
+mod pixtral;
 
 /// The embedded default: a stretched square of 192 and a grid of 6x6.
 fn fast_vlm_config() -> Value {
@@ -29,7 +32,7 @@ fn llava_processor() -> Value {
     json!({
         "do_resize": true, "size": {"shortest_edge": 336}, "resample": 3,
         "do_center_crop": true, "crop_size": {"height": 336, "width": 336},
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_mean": [0.481, 0.458, 0.408],
     })
 }
 
@@ -160,7 +163,6 @@ fn complaint(mut config: Value, mut processor: Value, key: &str, value: Value) -
 #[test]
 fn broken_settings_are_named() {
     let fast_vlm = |key: &str, value: Value| complaint(fast_vlm_config(), fast_vlm_processor(), key, value);
-    let llava = |key: &str, value: Value| complaint(llava_config(), llava_processor(), key, value);
     let rows = [
         (
             fast_vlm("image_token_index", Value::Null),
@@ -187,6 +189,20 @@ fn broken_settings_are_named() {
             "fast_vlm: setting `vision_feature_select_strategy`: must be \"full\"",
         ),
         (
+            fast_vlm("patch_size", json!(337)),
+            "fast_vlm: setting `patch_size`: the processor's grid gives 0 tokens per image",
+        ),
+    ];
+    for (found, expected) in rows {
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn broken_settings_of_llava_are_named() {
+    let llava = |key: &str, value: Value| complaint(llava_config(), llava_processor(), key, value);
+    let rows = [
+        (
             llava("do_center_crop", json!(false)),
             "llava: setting `do_center_crop`: must be true when only `shortest_edge` is given",
         ),
@@ -197,10 +213,6 @@ fn broken_settings_are_named() {
         (
             llava("size", json!({"shortest_edge": 336, "longest_edge": 672})),
             "llava: setting `size`: `longest_edge` is not supported",
-        ),
-        (
-            fast_vlm("patch_size", json!(337)),
-            "fast_vlm: setting `patch_size`: the processor's grid gives 0 tokens per image",
         ),
         (
             llava("crop_size", json!({"height": 224, "width": 224})),

@@ -15,7 +15,7 @@ fn next_processor() -> Value {
     json!({
         "do_resize": true, "size": {"shortest_edge": 336}, "resample": 3, "do_pad": true,
         "do_center_crop": true, "crop_size": {"height": 336, "width": 336},
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_mean": [0.481, 0.458, 0.408],
         "image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
         "image_processor_type": "LlavaNextImageProcessor",
     })
@@ -26,7 +26,7 @@ fn onevision_config() -> Value {
     let sides = 1..=6;
     let canvases: Vec<_> = sides.clone().flat_map(|rows| sides.clone().map(move |columns| [rows, columns])).collect();
     json!({
-        "model_type": "llava_onevision", "image_token_index": 151646, "vision_feature_select_strategy": "full",
+        "model_type": "llava_onevision", "image_token_index": 151_646, "vision_feature_select_strategy": "full",
         "vision_config": {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 14},
         "vision_aspect_ratio": "anyres_max_9",
         "image_grid_pinpoints": canvases.into_iter().map(|tiles| tiles.map(|tiles| tiles * 384)).collect::<Vec<_>>(),

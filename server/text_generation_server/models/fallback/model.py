@@ -159,7 +159,9 @@ def load(weights: Weights) -> Any:
         WeightError: a tensor is missing or misshapen.
     """
     from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging as its_logging
 
+    its_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     read: Callable[..., Any] = AutoModelForImageTextToText.from_pretrained
     model, report = read(weights.model_dir, dtype=weights.dtype, use_safetensors=True, output_loading_info=True)
     if report["missing_keys"]:
