@@ -76,6 +76,22 @@ QWEN_HALF_B = {
     "tie_word_embeddings": True,
     "vocab_size": 152000,
 }
+GRANITE = {
+    "attention_multiplier": 0.015625,
+    "embedding_multiplier": 12.0,
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "logits_scaling": 8.0,
+    "model_type": "granite",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 40,
+    "num_key_value_heads": 8,
+    "residual_multiplier": 0.22,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 300000,
+    "tie_word_embeddings": True,
+    "vocab_size": 49156,
+}
 # What the repositories hold, as far as it says anything; then width, heads and key/value heads of the decoder.
 LLAVA = {"model_type": "llava", "vision_config": CLIP_336, "vision_feature_layer": -2, "image_token_index": 32000}
 LLAVA_1_5 = LLAVA | {"text_config": VICUNA, "vision_feature_select_strategy": "default", "ignore_index": -100}
@@ -93,11 +109,21 @@ LLAVA_1_6 = LLAVA | {
     "use_image_newline_parameter": True,
 }
 ONEVISION = INTERLEAVE | {"model_type": "llava_onevision", "use_image_newline_parameter": True}
+GRANITE_VISION = {
+    "image_grid_pinpoints": [[384, 768], [768, 384], [384, 3840]],
+    "model_type": "llava_next",
+    "text_config": GRANITE,
+    "tie_word_embeddings": True,
+    "vision_config": SIGLIP_384,
+    "vision_feature_layer": [-24, -20, -12, -1],
+    "vision_feature_select_strategy": "full",
+}
 REPOSITORIES = [
     (LLAVA_1_5, (4096, 32, 32)),
     (INTERLEAVE, (896, 14, 2)),
     (LLAVA_1_6, (4096, 32, 8)),
     (ONEVISION, (896, 14, 2)),
+    (GRANITE_VISION, (2048, 32, 8)),
 ]
 SIDE = 42
 SIZES = [(1, 1), (42, 42), (40, 31), (100, 37), (700, 17), (17, 600), (1, 900), (900, 1), (333, 500), (252, 251)]
@@ -114,7 +140,7 @@ def test_configs_of_repositories(tmp_path: Path, config: dict[str, Any], decoder
     assert found["vision_feature_select_strategy"] == config.get("vision_feature_select_strategy", "default")
     assert found["model_type"] != "llava_onevision" or len(found["image_grid_pinpoints"]) == 36
     assert found["model_type"] != "llava_onevision" or found["vision_aspect_ratio"] == "anyres_max_9"
-    assert found["tie_word_embeddings"] is (config["text_config"] is QWEN_HALF_B)
+    assert found["tie_word_embeddings"] is config["text_config"].get("tie_word_embeddings", False)
 
 
 def test_processor_files_of_old_repositories(tmp_path: Path) -> None:
