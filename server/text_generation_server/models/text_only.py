@@ -125,13 +125,13 @@ class Granite(TextModel):
     def spec(config: Mapping[str, Any]) -> DecoderSpec:
         if config.get("mlp_bias"):
             raise UnsupportedModel("mlp_bias is not supported")
-        factors = {
-            "embedding_scale": float(config["embedding_multiplier"]),
-            "attention_scale": float(config["attention_multiplier"]),
-            "residual_scale": float(config["residual_multiplier"]),
-            "logit_scale": 1.0 / float(config["logits_scaling"]),
-        }
-        return replace(Llama.spec(config), **factors)
+        return replace(
+            Llama.spec(config),
+            embedding_scale=float(config["embedding_multiplier"]),
+            attention_scale=float(config["attention_multiplier"]),
+            residual_scale=float(config["residual_multiplier"]),
+            logit_scale=1.0 / float(config["logits_scaling"]),
+        )
 
 
 SPECS: dict[str, Callable[[Mapping[str, Any]], DecoderSpec]] = {
