@@ -67,6 +67,14 @@ CASES: dict[str, dict[str, Any]] = {
         },
     }
     | TIED,
+    "granite": {
+        "model_type": "granite",
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.3,
+        "residual_multiplier": 0.22,
+        "logits_scaling": 0.5,
+    }
+    | TIED,
     "mistral": {"model_type": "mistral", "sliding_window": None},
     "mistral with a window": {"model_type": "mistral", "sliding_window": 9},
     "qwen2": {"model_type": "qwen2"},

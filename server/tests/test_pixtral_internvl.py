@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from families import find
-from families.family import Model as Stock
+from tiny import stock_and_ours
 
 from text_generation_server import models
 from text_generation_server.distributed import Ranks
 from text_generation_server.model_facts import filled_config, processor_settings
-from text_generation_server.models import Model, UnsupportedModel
+from text_generation_server.models import UnsupportedModel
 from text_generation_server.models.text_only import decoder_spec
 from text_generation_server.weights import Weights
 
@@ -147,20 +147,6 @@ def test_processor_files_of_mistral_small(tmp_path: Path) -> None:
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content))
-
-
-def stock_and_ours(folder: Path, config: Any) -> tuple[Stock, Model]:  # noqa: ANN401 (a config of transformers)
-    """A random model of this config, as transformers has it and as a rank of ours."""
-    from transformers import AutoModelForImageTextToText
-
-    torch.manual_seed(3)
-    stock: Stock = AutoModelForImageTextToText.from_config(config, dtype=torch.float32).eval()
-    for parameter in stock.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    stock.save_pretrained(folder)
-    found = filled_config(folder)
-    with Weights(folder, torch.float32, torch.device("cpu")) as weights:
-        return stock, models.build(str(found["model_type"]), found, weights, Ranks())
 
 
 @torch.inference_mode()

@@ -7,17 +7,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from driver import Driver, Prompt, Run, load
 from families import cases, checkpoint
+from families.family import Model as Stock
 from families.oracle import Conversation, Oracle, images_of
 from families.oracle import Picture as Seen
 from torch import Tensor
+from transformers import AutoModelForImageTextToText
 
+from text_generation_server import models
+from text_generation_server.distributed import Ranks
 from text_generation_server.images import Image
+from text_generation_server.model_facts import filled_config
+from text_generation_server.models import Model
 from text_generation_server.plan import ImageHeader, ViewSize
 from text_generation_server.prepare import prepare
+from text_generation_server.weights import Weights
 
 MIN_CASES = 8
 """So many requests at once are a crowd."""
@@ -111,6 +119,19 @@ def _continues(run: Run, index: int, image_offset: int) -> bool:
 def shares_no_range(prompt: Prompt, cut: int) -> bool:
     """Whether a prompt may be cut here."""
     return not any(offset < cut < offset + length for offset, length in prompt.both_ways)
+
+
+def stock_and_ours(folder: Path, config: Any) -> tuple[Stock, Model]:  # noqa: ANN401 (a config of transformers)
+    """A random model of this config, as transformers has it and as a rank of ours."""
+    torch.manual_seed(3)
+    auto: Any = AutoModelForImageTextToText
+    stock: Stock = auto.from_config(config, dtype=torch.float32).eval()
+    for parameter in stock.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    stock.save_pretrained(folder)
+    found = filled_config(folder)
+    with Weights(folder, torch.float32, torch.device("cpu")) as weights:
+        return stock, models.build(str(found["model_type"]), found, weights, Ranks())
 
 
 def cosine(left: Tensor, right: Tensor) -> float:

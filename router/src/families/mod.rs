@@ -342,7 +342,7 @@ const FAMILIES: &[(&str, Build)] = &[
 ];
 
 /// Model types that are served without images.
-const TEXT_ONLY: &[&str] = &["gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"];
+const TEXT_ONLY: &[&str] = &["gemma", "gemma2", "gemma3_text", "granite", "llama", "mistral", "qwen2", "qwen3"];
 
 /// Why no family can be built for a checkpoint.
 #[derive(Debug, thiserror::Error)]

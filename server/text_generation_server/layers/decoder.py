@@ -57,6 +57,9 @@ class DecoderSpec:
     output_norms: bool = False
     """Attention and feed-forward have a norm behind them too (Gemma 2 and 3)."""
     embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    """What attention and feed-forward are multiplied with before they are added (Granite)."""
+    logit_scale: float = 1.0
     attention_scale: float | None = None
     """What scores are multiplied with; None: 1 / sqrt(head_dim)."""
     tied_head: bool = False
@@ -146,7 +149,8 @@ class Decoder:
 
     def logits(self, hidden_RH: Tensor) -> Tensor:
         """Float32 scores over the whole vocabulary for each given token."""
-        return self._head(self._norm(hidden_RH))
+        scores_RV: Tensor = self._head(self._norm(hidden_RH))
+        return scores_RV if self.spec.logit_scale == 1.0 else scores_RV.mul_(self.spec.logit_scale)
 
 
 class DecoderLayer:
@@ -161,6 +165,7 @@ class DecoderLayer:
         self._attention = SelfAttention(spec, weights, ranks, f"{name}.self_attn", layer)
         self._feed_forward_norm = _norm(spec, weights, f"{name}.{before}.weight")
         self._feed_forward = FeedForward(spec, weights, ranks, f"{name}.mlp")
+        self._residual_scale = spec.residual_scale
         self._output_norms: tuple[RmsNorm, RmsNorm] | None = None
         if behind is not None:
             last = _norm(spec, weights, f"{name}.post_feedforward_layernorm.weight")
@@ -169,8 +174,9 @@ class DecoderLayer:
     def __call__(self, hidden_TH: Tensor, table: Tensor, rotary: Rotary, attention: Attention) -> Tensor:
         attended_TH = self._attention(self._attention_norm(hidden_TH), table, rotary, attention)
         if self._output_norms is None:
-            hidden_TH = hidden_TH + attended_TH
-            return hidden_TH + self._feed_forward(self._feed_forward_norm(hidden_TH))
+            hidden_TH = torch.add(hidden_TH, attended_TH, alpha=self._residual_scale)
+            fed_TH = self._feed_forward(self._feed_forward_norm(hidden_TH))
+            return torch.add(hidden_TH, fed_TH, alpha=self._residual_scale)
         hidden_TH = hidden_TH + self._output_norms[0](attended_TH)
         return hidden_TH + self._output_norms[1](self._feed_forward(self._feed_forward_norm(hidden_TH)))
 

@@ -21,6 +21,7 @@ MODELS = {
     "gemma2": "text_generation_server.models.text_only:Gemma2",
     "gemma3": "text_generation_server.models.gemma3:Gemma3",
     "gemma3_text": "text_generation_server.models.text_only:Gemma3",
+    "granite": "text_generation_server.models.text_only:Granite",
     "idefics2": "text_generation_server.models.idefics2:Idefics2",
     "idefics3": "text_generation_server.models.idefics3:Idefics3",
     "internvl": "text_generation_server.models.internvl:InternVl",

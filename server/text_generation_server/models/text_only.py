@@ -118,10 +118,27 @@ class Gemma3(TextModel):
         return replace(spec, ropes=tuple(_two_ropes(config, spec)), layer_ropes=sliding)
 
 
+class Granite(TextModel):
+    """Granite 3, dense: Llama with four factors."""
+
+    @staticmethod
+    def spec(config: Mapping[str, Any]) -> DecoderSpec:
+        if config.get("mlp_bias"):
+            raise UnsupportedModel("mlp_bias is not supported")
+        return replace(
+            Llama.spec(config),
+            embedding_scale=float(config["embedding_multiplier"]),
+            attention_scale=float(config["attention_multiplier"]),
+            residual_scale=float(config["residual_multiplier"]),
+            logit_scale=1.0 / float(config["logits_scaling"]),
+        )
+
+
 SPECS: dict[str, Callable[[Mapping[str, Any]], DecoderSpec]] = {
     "gemma": Gemma.spec,
     "gemma2": Gemma2.spec,
     "gemma3_text": Gemma3.spec,
+    "granite": Granite.spec,
     "llama": Llama.spec,
     "mistral": Mistral.spec,
     "qwen2": Qwen2.spec,
