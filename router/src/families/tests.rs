@@ -3,6 +3,7 @@ use serde_json::json;
 use super::*;
 
 mod goldens;
+mod idefics;
 
 /// The embedded default: a stretched square of 192 and a grid of 6x6.
 fn fast_vlm_config() -> Value {
