@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 from families import cases, checkpoint, find
 from families.oracle import NUM_TOKENS
 from families.tokenizers import byte_alphabet
@@ -46,6 +47,22 @@ class Launched:
         """Each case with its golden."""
         return list(zip(cases.cases(find(self.name)), self.golden["cases"], strict=True))
 
+    @property
+    def chats(self) -> bool:
+        """Whether it has a chat template; without one its prompts go to the native routes."""
+        return find(self.name).chat_template is not None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a route says of an answer. The native ones do not tell images and cached tokens apart."""
+
+    tokens: list[tuple[list[int], float]]
+    """What each token stands for, in bytes, and its log-probability."""
+    prompt_tokens: int
+    image_tokens: int | None = None
+    cached_tokens: int = 0
+
 
 @pytest.fixture(scope="module", params=FILES)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
@@ -71,6 +88,12 @@ def messages(case: cases.Case) -> list[Json]:
 
 def _part(part: cases.Part) -> Json:
     return text_part(part) if isinstance(part, str) else image_part(part.url)
+
+
+def inputs(case: cases.Case) -> str:
+    """A single turn as clients of the native routes send it."""
+    [(_, parts)] = case.turns
+    return "".join(part if isinstance(part, str) else f"![]({part.url})" for part in parts)
 
 
 def unfolded(runs: list[int | list[int]]) -> list[int]:
@@ -99,9 +122,11 @@ def test_pictures_are_those_recorded(family: Launched) -> None:
 
 def test_prompt_ids(family: Launched) -> None:
     def ids(case: cases.Case) -> list[int]:
-        reply = family.server.post("/chat_tokenize", {"messages": messages(case)})
-        assert reply.status_code == 200, reply.text
-        return [token["id"] for token in reply.json()["tokenize_response"]]
+        if family.chats:
+            tokens = posted(family, "/chat_tokenize", {"messages": messages(case)}).json()["tokenize_response"]
+        else:
+            tokens = posted(family, "/tokenize", {"inputs": inputs(case)}).json()
+        return [token["id"] for token in tokens]
 
     asked = family.asked()
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -111,33 +136,53 @@ def test_prompt_ids(family: Launched) -> None:
 
 @pytest.mark.parametrize("cache", ["cold", "warm"])
 def test_answers(family: Launched, cache: str) -> None:
-    def answer(case: cases.Case) -> Json:
-        body = {"messages": messages(case), "temperature": 0, "logprobs": True, "ignore_eos": True}
-        reply = family.server.post("/v1/chat/completions", body | {"max_tokens": NUM_TOKENS})
-        assert reply.status_code == 200, f"{case.name}: {reply.text}"
-        found: Json = reply.json()
-        return found
+    def answer(case: cases.Case) -> Answer:
+        return chat_answer(family, case) if family.chats else plain_answer(family, case)
 
     asked = family.asked()
     with ThreadPoolExecutor(AT_ONCE) as pool:
         answers = list(pool.map(answer, [case for case, _ in asked]))
-    cached = [found["usage"]["prompt_tokens_details"]["cached_tokens"] for found in answers]
-    assert cache == "cold" or sum(cached) > 0
+    assert cache == "cold" or not family.chats or sum(found.cached_tokens for found in answers) > 0
     ties = sum(is_tied(family, found, golden) for found, (_, golden) in zip(answers, asked, strict=True))
     assert ties < MAX_TIES * len(asked)
 
 
-def is_tied(family: Launched, found: Json, golden: Json) -> bool:
+def posted(family: Launched, route: str, body: Json) -> requests.Response:
+    """An answer that must be one."""
+    reply = family.server.post(route, body)
+    assert reply.status_code == 200, reply.text
+    return reply
+
+
+def chat_answer(family: Launched, case: cases.Case) -> Answer:
+    """Over the chat route."""
+    body = {"messages": messages(case), "temperature": 0, "logprobs": True, "ignore_eos": True}
+    found = posted(family, "/v1/chat/completions", body | {"max_tokens": NUM_TOKENS}).json()
+    usage, content = found["usage"], found["choices"][0]["logprobs"]["content"]
+    details = usage["prompt_tokens_details"]
+    tokens = [(entry["bytes"], entry["logprob"]) for entry in content]
+    return Answer(tokens, usage["prompt_tokens"], details["image_tokens"], details["cached_tokens"])
+
+
+def plain_answer(family: Launched, case: cases.Case) -> Answer:
+    """Over the native route."""
+    parameters = {"max_new_tokens": NUM_TOKENS, "details": True}
+    reply = posted(family, "/generate", {"inputs": inputs(case), "parameters": parameters})
+    details = reply.json()["details"]
+    tokens = [(token_bytes(family.pieces[token["id"]]), token["logprob"]) for token in details["tokens"]]
+    return Answer(tokens, int(reply.headers["x-prompt-tokens"]))
+
+
+def is_tied(family: Launched, found: Answer, golden: Json) -> bool:
     """Compares an answer; whether it went another way where the reference was as good as undecided."""
-    usage = found["usage"]
-    assert usage["prompt_tokens"] == len(unfolded(golden["ids"])), golden["name"]
-    assert usage["prompt_tokens_details"]["image_tokens"] == golden["image_tokens"], golden["name"]
-    content = found["choices"][0]["logprobs"]["content"]
-    assert len(content) == len(golden["tokens"]), golden["name"]
-    for index, (entry, token, logprob) in enumerate(zip(content, golden["tokens"], golden["logprobs"], strict=True)):
-        expected = token_bytes(family.pieces[token])
-        if entry["bytes"] != expected:
-            assert index in golden["ties"], f"{golden['name']}: token {index} is {entry}, not {bytes(expected)!r}"
+    assert found.prompt_tokens == len(unfolded(golden["ids"])), golden["name"]
+    assert found.image_tokens in (None, golden["image_tokens"]), golden["name"]
+    assert len(found.tokens) == len(golden["tokens"]), golden["name"]
+    wanted = zip(found.tokens, golden["tokens"], golden["logprobs"], strict=True)
+    for index, ((stands_for, logprob), token, expected_logprob) in enumerate(wanted):
+        place, expected = f"{golden['name']}: token {index}", token_bytes(family.pieces[token])
+        if stands_for != expected:
+            assert index in golden["ties"], f"{place} is {bytes(stands_for)!r}, not {bytes(expected)!r}"
             return True
-        assert entry["logprob"] == pytest.approx(logprob, abs=LOGPROB_TOLERANCE), f"{golden['name']}: token {index}"
+        assert logprob == pytest.approx(expected_logprob, abs=LOGPROB_TOLERANCE), place
     return False

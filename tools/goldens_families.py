@@ -3,9 +3,10 @@
     python tools/goldens_families.py [FAMILY…]
 
 Without arguments every family of `tools/families` is asked. The checkpoints are built anew from their seeds; the files
-hold what depends on them. Read the difference before committing it. Three parts:
+hold what depends on them. Read the difference before committing it. Its parts:
 
 - `layouts`: for sizes of one generated picture, each view's width, height and checksum and what stands for the image;
+- `layouts_among_several`: the same in a prompt with several images, for families where that is another thing;
 - `counts`: width, height and embeddings of random sizes, null where the processor refuses;
 - `cases`: conversations with their token ids, runs of one id as [id, count], positions, and the greedy answer. `ties`
   are the tokens whose two best logits were so close that another order of summation may turn them around.
@@ -34,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "server"), str(ROOT / "integration-tests")]
 
 from families import FAMILIES, WITHOUT_A_FILE, cases, checkpoint, find  # noqa: E402 - the paths come first
+from families.family import GEOMETRY, Pixels, views_of  # noqa: E402
 from families.oracle import Asked, Oracle, check_varied  # noqa: E402
 from goldens_images import checksum, generate  # noqa: E402
 from harness.pictures import sha256  # noqa: E402
@@ -73,6 +75,7 @@ def computed(oracle: Oracle, folder: Path) -> Json:
         "anchor": oracle.family.tokenizer.id(oracle.family.anchor),
         "image_token": oracle.image_token,
         "layouts": [layout(oracle, *size) for size in cases.LAYOUT_SIZES],
+        **several(oracle),
         "counts": [[*size, oracle.family.count(oracle.processor, *size)] for size in cases.random_sizes()],
     }
 
@@ -82,11 +85,29 @@ def layout(oracle: Oracle, width: int, height: int) -> Json:
     image = Image.fromarray(generate(0, width, height, "smooth"))
     if oracle.family.count(oracle.processor, width, height) is None:
         return {"size": [width, height], "refused": True}
-    views = oracle.family.views(oracle.processor, image)
+    text = oracle.family.replacement(oracle.processor, image)
+    return written(oracle, image, oracle.family.views(oracle.processor, image), text)
+
+
+def several(oracle: Oracle) -> Json:
+    """Layouts in a prompt with several images, where they are others."""
+    among = oracle.family.among_several
+    if among is None:
+        return {}
+    found = []
+    for width, height in cases.LAYOUT_SIZES:
+        image = Image.fromarray(generate(0, width, height, "smooth"))
+        text = oracle.processor.replace_image_token(among(oracle.processor, image), image_idx=0)
+        found.append(written(oracle, image, views_of(among(oracle.processor, image, **GEOMETRY)), text))
+    return {"layouts_among_several": found}
+
+
+def written(oracle: Oracle, image: Image.Image, views: Sequence[Pixels], text: str) -> Json:
+    """A layout as the goldens have it."""
     return {
-        "size": [width, height],
+        "size": list(image.size),
         "views": [[view.shape[1], view.shape[0], checksum(view)] for view in views],
-        "pieces": pieces(oracle.family.replacement(oracle.processor, image), oracle.family.image_token),
+        "pieces": pieces(text, oracle.family.image_token),
     }
 
 

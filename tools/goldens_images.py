@@ -5,15 +5,14 @@ Run it from the repository root, with Pillow and transformers installed, when a 
     python tools/goldens_images.py
 
 `resize.txt` holds random resizes of pixels that the test generates itself; `decode.txt` the checksum of every file in
-`corpus/`, upright and converted to RGB by the processors' own `convert_to_rgb`; `families.txt` what a family's image
-processor hands to its encoder, before normalisation, for the settings in `families.json`. The corpus is written here as
-well and is committed, because encoders change. Nothing here is used at run time.
+`corpus/`, upright and converted to RGB by the processors' own `convert_to_rgb`. The corpus is written here as well and
+is committed, because encoders change. Nothing here is used at run time. What a family's processor makes of an image is
+in `goldens_families.py`.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import random
 import struct
 import zlib
@@ -25,7 +24,6 @@ import numpy as np
 import PIL
 from PIL import Image, ImageDraw, ImageOps
 from transformers.image_transforms import convert_to_rgb
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 GOLDENS = Path(__file__).parent.parent / "router" / "tests" / "goldens" / "images"
 CORPUS = GOLDENS / "corpus"
@@ -322,42 +320,6 @@ def decode_cases() -> Iterator[str]:
         yield f"{name} {pixels.shape[1]} {pixels.shape[0]} {checksum(pixels)}"
 
 
-def square(side: int) -> dict[str, int]:
-    return {"height": side, "width": side}
-
-
-def family(config: dict[str, int], resize: dict[str, Any], processor: dict[str, Any]) -> dict[str, Any]:
-    return {"config": config, "processor": {"do_resize": True, "resample": 3, **resize, **processor}}
-
-
-FAMILIES = {
-    "fast_vlm": family(
-        {"image_token_index": 4, "image_seq_length": 36},
-        {"size": square(192), "do_center_crop": False, "crop_size": square(224)},
-        {"patch_size": 32, "num_additional_image_tokens": 0, "vision_feature_select_strategy": "full"},
-    ),
-    "llava": family(
-        {"image_token_index": 32000, "image_seq_length": 576},
-        {"size": {"shortest_edge": 336}, "do_center_crop": True, "crop_size": square(336)},
-        {"patch_size": 14, "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"},
-    ),
-}
-FAMILY_SIZES = [
-    *((1, 1), (1, 40), (40, 1), (2, 3), (17, 19), (100, 67), (67, 100), (192, 192), (336, 336), (337, 335), (335, 337)),
-    *((192, 300), (300, 192), (640, 480), (333, 500), (500, 333), (400, 100), (3, 200), (200, 3), (384, 384)),
-]
-
-
-def family_cases() -> Iterator[str]:
-    for name, settings in FAMILIES.items():
-        keys = ("do_resize", "resample", "size", "do_center_crop", "crop_size")
-        processor = CLIPImageProcessorPil(**{key: settings["processor"][key] for key in keys})
-        for seed, (width, height) in enumerate(FAMILY_SIZES):
-            image = Image.fromarray(generate(seed, width, height, "smooth"))
-            pixels = processor(image, do_rescale=False, do_normalize=False)["pixel_values"][0]
-            yield f"{name} {width} {height} {checksum(np.moveaxis(np.asarray(pixels), 0, -1))}"
-
-
 def main() -> None:
     CORPUS.mkdir(parents=True, exist_ok=True)
     for path in CORPUS.iterdir():
@@ -365,8 +327,6 @@ def main() -> None:
     header = f"# Pillow {PIL.__version__}, written by tools/goldens_images.py"
     (GOLDENS / "resize.txt").write_text("\n".join([header, *resize_cases()]) + "\n")
     (GOLDENS / "decode.txt").write_text("\n".join([header, *decode_cases()]) + "\n")
-    (GOLDENS / "families.txt").write_text("\n".join([header, *family_cases()]) + "\n")
-    (GOLDENS / "families.json").write_text(json.dumps(FAMILIES, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,19 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "models.md"
 GOLDENS = ROOT / "integration-tests" / "goldens" / "families"
+FALLBACK = GOLDENS.with_name("fallback")
 FAMILIES = ROOT / "router" / "src" / "families" / "mod.rs"
 MODELS = ROOT / "server" / "text_generation_server" / "models" / "__init__.py"
-EMBEDDED = "fast_vlm"
-"""Has answers of its own, in `integration-tests/goldens/answers.json`: the model in the package."""
-
 START, END = "<!-- {}: written by tools/models_table.py -->\n", "\n<!-- end of {} -->"
-COLUMNS = ("model_type", "conversations", "ties", "views", "counts", "refused", "compared with")
+COLUMNS = ("model_type", "encoder → decoder", "conversations", "ties", "views", "counts", "refused", "compared with")
 
 
 @dataclass(frozen=True)
 class Shown:
     """What the goldens of one family hold."""
 
+    model_type: str
+    inside: str
     conversations: int
     tokens: int
     ties: int
@@ -43,20 +42,26 @@ class Shown:
         """Counts what is in a goldens file."""
         golden: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         cases, versions = golden["cases"], golden["versions"]
+        # Of a model that transformers runs nothing is computed in the router, so its settings are not recorded.
+        config: dict[str, Any] = golden.get("config", {"model_type": golden["family"]})
+        parts = [config[part]["model_type"] for part in ("vision_config", "text_config") if part in config]
         return Shown(
+            model_type=config["model_type"],
+            inside=" → ".join(parts),
             conversations=len(cases),
             tokens=sum(len(case["tokens"]) for case in cases),
             ties=sum(len(case["ties"]) for case in cases),
-            views=len(golden["layouts"]),
-            counts=len(golden["counts"]),
-            refused=sum(count is None for *_, count in golden["counts"]),
+            views=len(golden.get("layouts", [])),
+            counts=len(golden.get("counts", [])),
+            refused=sum(count is None for *_, count in golden.get("counts", [])),
             reference=f"transformers {versions['transformers']}, Pillow {versions['pillow']}",
         )
 
     def cells(self) -> list[str]:
-        """A row of the table without its name."""
+        """A row of the table."""
         ties = f"{self.ties} of {self.tokens:,} tokens"
-        return [*map(str, (self.conversations, ties, self.views, f"{self.counts:,}", self.refused)), self.reference]
+        numbers = map(str, (self.conversations, ties, self.views, f"{self.counts:,}", self.refused))
+        return [f"`{self.model_type}`", self.inside, *numbers, self.reference]
 
 
 def with_images(registry: str) -> list[str]:
@@ -80,9 +85,9 @@ def document() -> str:
         AssertionError: it has lost the marks around a table.
     """
     registry = FAMILIES.read_text(encoding="utf-8")
-    rows = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    rows += [f"| {' | '.join(row)} |" for row in _rows(with_images(registry))]
-    text = _between_marks(DOCUMENT.read_text(encoding="utf-8"), "families", "\n".join(rows))
+    text = DOCUMENT.read_text(encoding="utf-8")
+    text = _between_marks(text, "families", _table(GOLDENS, with_images(registry)))
+    text = _between_marks(text, "other models", _table(FALLBACK, []))
     return _between_marks(text, "text models", ", ".join(f"`{name}`" for name in text_only(registry)))
 
 
@@ -93,15 +98,12 @@ def _between_marks(text: str, name: str, content: str) -> str:
     return before + start + content + end + rest.partition(end)[2]
 
 
-def _rows(names: list[str]) -> Iterator[list[str]]:
-    for name in names:
-        path = GOLDENS / f"{name}.json"
-        if path.is_file():
-            yield [f"`{name}`", *Shown.read(path).cells()]
-        elif name == EMBEDDED:
-            yield [f"`{name}`", "see below", *[""] * 5]
-        else:
-            yield [f"`{name}`", "**unproven**", *[""] * 5]
+def _table(goldens: Path, model_types: list[str]) -> str:
+    shown = [Shown.read(path) for path in sorted(goldens.glob("*.json"))]
+    unproven = set(model_types) - {one.model_type for one in shown}
+    cells = [one.cells() for one in shown] + [[f"`{name}`", "**unproven**", *[""] * 6] for name in sorted(unproven)]
+    lines = [list(COLUMNS), ["---"] * len(COLUMNS), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

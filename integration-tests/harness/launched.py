@@ -18,7 +18,7 @@ import requests
 from harness import processes
 from harness.types import JsonValue
 
-START_LIMIT_S = 120.0
+START_LIMIT_S = 240.0
 STOP_LIMIT_S = 20.0
 LOG_TAIL = 4000
 # Settings of the machine that would reach the launcher through its environment twins.

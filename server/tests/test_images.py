@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from driver import IMAGE_TOKENS, VIEW, Driver, image, key, picture
+from driver import IMAGE_TOKENS, VIEW, Driver, image, key, picture, warm_up
 from torch import Tensor
 
 from text_generation_server.images import Image, ImageRejected, ImageStore, Normaliser, Upload, UploadFull
 from text_generation_server.plan import EncodeImage, Failure, FailureKind, ImageHeader, ViewSize
 from text_generation_server.shard import Shard
+from text_generation_server.warmup import encode_largest
 
 LIMIT = 1000
 SMALL = ImageHeader(key(1), ViewSize(4, 2), (ViewSize(4, 2), ViewSize(1, 3)), num_tokens=1)
@@ -128,3 +129,18 @@ def test_pixel_values(processor: dict[str, Any], wanted: Callable[[Tensor], Tens
     values = Normaliser(processor, torch.device("cpu"), torch.float32)(pixels)
     torch.testing.assert_close(values, wanted(pixels.permute(0, 3, 1, 2).double()).float(), atol=1e-6, rtol=1e-6)
     assert values.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_large_image_does_not_hold_up_a_start_on_the_cpu() -> None:
+    class Refusing:
+        takes_images = True
+
+        def embed(self, images: dict[bytes, Image]) -> dict[bytes, Tensor]:
+            raise AssertionError("encoded on the CPU")
+
+    side = ViewSize(2048, 2048)
+    request = replace(warm_up(), largest_image=ImageHeader(b"", side, (side,), 1))
+    encoder: Any = Refusing()
+    encode_largest(encoder, request, torch.device("cpu"))
+    with pytest.raises(AssertionError, match="encoded"):
+        encode_largest(encoder, replace(request, largest_image=SMALL), torch.device("cpu"))

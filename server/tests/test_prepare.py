@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from families import checkpoint
 from transformers import AutoTokenizer
 
 from text_generation_server import model_facts, prepare
@@ -182,6 +183,15 @@ def test_the_tokenizer_never_cuts_or_fills(model_dir: Path) -> None:
     tokenizer("a text", truncation=True, max_length=1, padding="max_length")
     pipeline = model_facts.tokenizer_pipeline(tokenizer)
     assert (pipeline["truncation"], pipeline["padding"]) == (None, None)
+
+
+def test_the_tokenizer_is_as_the_processor_leaves_it(tmp_path: Path) -> None:
+    """PaliGemma's writes the first token itself, behind the images."""
+    folder = checkpoint.build("paligemma", tmp_path / "paligemma")
+    assert AutoTokenizer.from_pretrained(folder)("x").input_ids[0] == 2
+    facts = model_facts.model_facts(folder)
+    pipeline: Any = facts["tokenizer"]
+    assert pipeline["post_processor"]["special_tokens"] == {}
 
 
 def test_processor_settings_have_their_defaults(model_dir: Path) -> None:

@@ -39,6 +39,8 @@ _NOT_ABOUT_THE_MODEL = {
     "return_dict",
     "transformers_version",
 }
+CANNOT_BE_BUILT = (ImportError, ValueError, OSError, AttributeError, TypeError)
+"""What loading a class of transformers raises where a checkpoint or a package lacks something."""
 PREPARED_NAME = "prepared.json"
 
 
@@ -55,7 +57,7 @@ def model_facts(model_dir: Path) -> Json:
     generation = read_json(model_dir / "generation_config.json")
     processor = processor_settings(model_dir)
     marks = ask_image_marks(model_dir, config)
-    tokenizer = load_tokenizer(model_dir)
+    tokenizer = load_tokenizer(model_dir, of_processor=bool(processor))
     processor = processor and named_tokens(tokenizer) | processor
     template = chat_template(model_dir)
     media = media_tokens(tokenizer, config, processor)
@@ -100,9 +102,13 @@ def merged(written: object, asked: object) -> object:
     return written | {key: merged(written.get(key), value) for key, value in kept.items()}
 
 
-def load_tokenizer(model_dir: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(model_dir: Path, *, of_processor: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer, as the outer processor leaves it where there is one: PaliGemma's keeps it from adding tokens."""
     from transformers import AutoTokenizer
 
+    processor = load_processor(model_dir) if of_processor else None
+    if processor is not None:
+        return cast("PreTrainedTokenizerBase", processor.tokenizer)
     return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(model_dir))
 
 
@@ -228,7 +234,7 @@ def ask_image_processor(model_dir: Path) -> Json | None:
     try:
         # The Pillow classes: the ones we match bit for bit, and the ones that run without torchvision.
         processor = load(model_dir, backend="pil")
-    except (ImportError, ValueError, OSError, AttributeError, TypeError) as error:
+    except CANNOT_BE_BUILT as error:
         logger.warning("no image processor class could be asked (%s); its settings are used as written", error)
         return None
     return processor.to_dict()
@@ -236,22 +242,36 @@ def ask_image_processor(model_dir: Path) -> Json | None:
 
 def ask_processor(model_dir: Path) -> Json:
     """The outer processor's settings. Empty when it cannot be built, as when its video half needs torchvision."""
-    processor = load_processor(model_dir)
-    return {} if processor is None else cast(Json, processor.to_dict())
-
-
-def load_processor(model_dir: Path) -> Any:
-    """The outer processor itself, or None."""
     from transformers import AutoProcessor
 
     load: Callable[..., Any] = AutoProcessor.from_pretrained
     try:
         processor = load(model_dir, backend="pil")
-    except (ImportError, ValueError, OSError, AttributeError, TypeError) as error:
+    except CANNOT_BE_BUILT as error:
         logger.info("the processor class could not be asked (%s); processor_config.json is used as written", error)
-        return None
+        return {}
     # For a model without a processor class, transformers answers with its tokenizer.
-    return processor if hasattr(processor, "image_processor") else None
+    return cast(Json, processor.to_dict()) if hasattr(processor, "image_processor") else {}
+
+
+def load_processor(model_dir: Path) -> Any:
+    """The outer processor itself with its Pillow image processor, or None.
+
+    Its two halves are loaded apart: asked for Pillow as a whole, one with a half for videos refuses, which has none.
+    """
+    from transformers import AutoImageProcessor, AutoProcessor
+
+    load_whole: Callable[..., Any] = AutoProcessor.from_pretrained
+    load_images: Callable[..., Any] = AutoImageProcessor.from_pretrained
+    try:
+        processor = load_whole(model_dir)
+        if not hasattr(processor, "image_processor"):
+            return None
+        processor.image_processor = load_images(model_dir, backend="pil")
+    except CANNOT_BE_BUILT as error:
+        logger.info("the model has no processor that can be run here: %s", error)
+        return None
+    return processor
 
 
 @dataclass(frozen=True)

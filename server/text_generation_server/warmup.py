@@ -23,6 +23,9 @@ from text_generation_server.plan import (
 MAX_CPU_TOKENS = 256
 """On a CPU the step only fills kernel caches: there is no device memory to divide, and start-up should be short."""
 
+MAX_CPU_PIXELS = 1 << 20
+"""A larger image is not encoded there either: encoders that take images as they are need minutes for their largest."""
+
 
 class NoRoom(Exception):
     """The largest step does not fit into the device's memory."""
@@ -52,10 +55,12 @@ def warm_up_plans(rows: list[int], block_size: int) -> Iterator[StepPlan]:
 
 
 def encode_largest(encoder: ImageEncoder, request: WarmupRequest, device: torch.device) -> None:
-    """Encodes as many of the largest image as a step may hold; on a CPU one is enough."""
-    if request.largest_image is None or not encoder.takes_images:
-        return
+    """Encodes as many of the largest image as a step may hold; on a CPU one is enough, if it is not too large."""
     largest = request.largest_image
+    if largest is None or not encoder.takes_images:
+        return
+    if device.type == "cpu" and sum(view.width * view.height for view in largest.views) > MAX_CPU_PIXELS:
+        return
     count = 1
     if device.type != "cpu":
         first = encoder.embed({b"": blank_image(b"", largest)})[b""]

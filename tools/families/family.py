@@ -120,6 +120,8 @@ class Family:
     """What the processor writes once an embedding."""
     attention: str = "sdpa"
     """The implementation of attention in `transformers`; Gemma 2 has no other than "eager"."""
+    generated_type: int = 0
+    """The type of generated tokens in `token_type_ids`."""
     seed: int = 1
     """Changed when the random model answers every picture alike."""
     scales: Mapping[str, float] = field(default_factory=dict)

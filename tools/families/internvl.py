@@ -54,7 +54,7 @@ def config() -> InternVLConfig:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=4096,
-        rope_theta=1e6,
+        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e6},
         bos_token_id=TOKENIZER.id("<|endoftext|>"),
         eos_token_id=TOKENIZER.id("<|im_end|>"),
         tie_word_embeddings=False,

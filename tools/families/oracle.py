@@ -116,7 +116,8 @@ class Oracle:
         [(_, parts)] = conversation
         text = "".join(part if isinstance(part, str) else self.family.anchor for part in parts)
         done: Inputs = self.processor(text=[text], images=[images_of(conversation)], return_tensors="pt")
-        return done
+        # Labels are for training.
+        return {name: tensor for name, tensor in done.items() if name != "labels"}
 
     @torch.inference_mode()
     def ask(self, conversation: Conversation, num_tokens: int = NUM_TOKENS) -> Asked:
@@ -151,10 +152,14 @@ class Oracle:
         for name in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"):
             if name in inputs:
                 new = torch.tensor([list(continued)], dtype=inputs[name].dtype)
-                filler = new if name == "input_ids" else torch.full_like(new, int(name == "attention_mask"))
+                filler = new if name == "input_ids" else torch.full_like(new, self.filler(name))
                 inputs[name] = torch.cat([inputs[name], filler], 1)
         logits: Tensor = self.model(**inputs).logits[0, prompt - 1 :]
         return logits
+
+    def filler(self, name: str) -> int:
+        """What an input says of generated tokens."""
+        return 1 if name == "attention_mask" else self.family.generated_type * (name == "token_type_ids")
 
     @torch.inference_mode()
     def picture(self, image: Image.Image, *, several: bool = False) -> Picture:

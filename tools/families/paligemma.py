@@ -1,4 +1,4 @@
-"""`paligemma`: SigLIP, one matrix, the text half of Gemma 1 or Gemma 2. No chat template; a prompt sees all of itself."""
+"""`paligemma`: SigLIP, one matrix, the text half of Gemma 1 or 2. No chat template; a prompt sees all of itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLACES = [AddedToken(token, normalized=False, special=False) for token in EXTRA_
 TOKENIZER = gemma([*PLACES, "<image>"], tokenizer_class="GemmaTokenizer")
 SIDE, PATCH = 56, 14
 NUM_TOKENS = (SIDE // PATCH) ** 2
-TEXT = {
+TEXT: dict[str, Any] = {
     "vocab_size": len(TOKENIZER) + 3,
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -30,7 +30,7 @@ TEXT = {
     "max_position_embeddings": 4096,
 }
 # In a sliding layer too the prompt sees all of itself, though it is longer than this window.
-SLIDING = {"query_pre_attn_scalar": 24, "sliding_window": 11}
+SLIDING: dict[str, Any] = {"query_pre_attn_scalar": 24, "sliding_window": 11}
 
 
 def config(text: GemmaConfig | Gemma2Config) -> PaliGemmaConfig:
@@ -54,7 +54,7 @@ def config(text: GemmaConfig | Gemma2Config) -> PaliGemmaConfig:
 
 def processor(tokenizer: Any) -> PaliGemmaProcessor:
     image_processor = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
-    image_processor.image_seq_length = NUM_TOKENS
+    image_processor.image_seq_length = NUM_TOKENS  # type: ignore[attr-defined]
     return PaliGemmaProcessor(image_processor=image_processor, tokenizer=tokenizer)
 
 
@@ -76,6 +76,7 @@ def family(name: str, text: GemmaConfig | Gemma2Config, **differences: Any) -> F
         chat_template=None,
         positions=positions,
         both_ways=both_ways,
+        generated_type=1,
         old_names={
             "hub": (
                 ("model.vision_tower.", "vision_tower.vision_model."),

@@ -61,7 +61,7 @@ def text_config() -> MistralConfig:
         num_key_value_heads=2,
         head_dim=24,
         max_position_embeddings=4096,
-        rope_theta=1e6,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         rms_norm_eps=1e-5,
         sliding_window=None,
         bos_token_id=1,

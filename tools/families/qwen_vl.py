@@ -45,7 +45,7 @@ TEXT: dict[str, Any] = {
     "bos_token_id": TOKENIZER.id("<|endoftext|>"),
     "eos_token_id": TOKENIZER.id("<|im_end|>"),
 }
-TOKENS: dict[str, int] = {
+TOKENS: dict[str, Any] = {
     "image_token_id": TOKENIZER.id("<|image_pad|>"),
     "video_token_id": TOKENIZER.id("<|video_pad|>"),
     "vision_start_token_id": TOKENIZER.id("<|vision_start|>"),

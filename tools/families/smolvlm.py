@@ -14,7 +14,7 @@ from families import idefics3
 from families.tokenizers import GPT2, byte_level
 
 # The processor refuses to exist without the package `num2words`, which spells how many frames a video has.
-processing_smolvlm.num2words = str
+processing_smolvlm.num2words = str  # type: ignore[attr-defined]
 
 TOKENIZER = byte_level(
     idefics3.MARKS,

@@ -301,6 +301,7 @@ impl From<PromptError> for ApiError {
             PromptError::ShuttingDown => ErrorKind::Unavailable,
             PromptError::TextTooLong { .. }
             | PromptError::NoImages
+            | PromptError::ImageNeeded
             | PromptError::ImageCount { .. }
             | PromptError::TruncatedImage { .. }
             | PromptError::ControlTokens

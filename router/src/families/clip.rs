@@ -127,8 +127,9 @@ fn resize(processor: &Value) -> Result<Resize, InvalidSetting> {
     if !settings::flag(processor, "do_resize")? {
         return Err(InvalidSetting::unsupported("do_resize", "images must be resized to one size"));
     }
-    let crop =
-        settings::flag(processor, "do_center_crop")?.then(|| settings::size(processor, "crop_size")).transpose()?;
+    let crop = settings::optional_flag(processor, "do_center_crop")?
+        .then(|| settings::size(processor, "crop_size"))
+        .transpose()?;
     let size = processor.get("size").unwrap_or(&Value::Null);
     if settings::is_absent(size, "shortest_edge") { stretch(processor, crop) } else { shortest_edge(size, crop) }
 }

@@ -15,12 +15,14 @@ use text_generation_scheduler::{Placeholder, Positions, TokenId};
 mod anyres;
 mod clip;
 mod fast_vlm;
+mod gemma3;
 mod idefics2;
 mod idefics3;
 mod internvl;
 mod llava;
 mod llava_next;
 mod llava_onevision;
+mod paligemma;
 mod patches;
 mod pixtral;
 mod processor;
@@ -233,6 +235,14 @@ pub struct PlacedPrompt<'a> {
     pub images: &'a [PlacedImage<'a>],
 }
 
+/// What a processor writes into a prompt: the token that begins a text behind the last image, and `ending` at the end.
+/// It refuses a prompt without an image.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub struct Frame {
+    /// Tokenised together with the text before it.
+    pub ending: &'static str,
+}
+
 /// This model cannot take an image of this size. The text is meant for the client.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ImageRejected {
@@ -281,6 +291,11 @@ pub trait VlmFamily: Send + Sync {
         None
     }
 
+    /// What the processor writes into every prompt itself. Most leave that to the chat template and the tokenizer.
+    fn frame(&self) -> Option<Frame> {
+        None
+    }
+
     /// Sides tried when looking for the image that costs the encoder the most.
     fn probe_sides(&self) -> &[u32] {
         &PROBE_SIDES
@@ -311,6 +326,7 @@ type Build = fn(&Value, &Value) -> Result<Arc<dyn VlmFamily>, InvalidSetting>;
 /// Families that take images, by the exact `model_type` of `config.json`.
 const FAMILIES: &[(&str, Build)] = &[
     ("fast_vlm", fast_vlm::build),
+    ("gemma3", gemma3::build),
     ("idefics2", idefics2::build),
     ("idefics3", idefics3::build),
     ("internvl", internvl::build),
@@ -318,6 +334,7 @@ const FAMILIES: &[(&str, Build)] = &[
     ("llava_next", llava_next::build),
     ("llava_onevision", llava_onevision::build),
     ("mistral3", pixtral::build),
+    ("paligemma", paligemma::build),
     ("qwen2_5_vl", qwen2_5_vl::build),
     ("qwen2_vl", qwen2_vl::build),
     ("qwen3_vl", qwen3_vl::build),

@@ -25,6 +25,12 @@ pub(super) struct PatchGrid {
 impl PatchGrid {
     /// Reads the encoder of `config`.
     pub(super) fn new(config: &Value) -> Result<Self, InvalidSetting> {
+        let whole = Self::whole(config)?;
+        Ok(Self { num_tokens: whole.num_tokens.saturating_sub(dropped(config)?), ..whole })
+    }
+
+    /// The same with nothing dropped, for models that have no such setting.
+    pub(super) fn whole(config: &Value) -> Result<Self, InvalidSetting> {
         let vision = config.get("vision_config").unwrap_or(&Value::Null);
         let (view, patch) = (settings::positive(vision, "image_size")?, settings::positive(vision, "patch_size")?);
         let side = view / patch;
@@ -32,8 +38,23 @@ impl PatchGrid {
             let reason = format!("a view of {view} pixels a side has no patches of {patch}");
             return Err(InvalidSetting::unsupported("patch_size", reason));
         }
-        let num_tokens = (side * side + u32::from(has_class_token(vision)?)).saturating_sub(dropped(config)?);
-        Ok(Self { view, side, num_tokens })
+        Ok(Self { view, side, num_tokens: side * side + u32::from(has_class_token(vision)?) })
+    }
+
+    /// What is left when squares of `kernel` patches a side become one embedding each; the rest at the edges is lost.
+    pub(super) fn pooled(self, kernel: u32) -> Self {
+        let side = self.side.checked_div(kernel).unwrap_or(0);
+        Self { num_tokens: side * side, ..self }
+    }
+
+    /// Refuses a processor that writes another number of tokens for a view than the model makes.
+    pub(super) fn check_written(self, written: u32) -> Result<u32, InvalidSetting> {
+        let made = self.num_tokens;
+        if written == made && made > 0 {
+            return Ok(made);
+        }
+        let reason = format!("the processor writes {written} tokens for an image, the model makes {made}");
+        Err(InvalidSetting::unsupported("image_seq_length", reason))
     }
 
     /// The size of the view.

@@ -26,9 +26,12 @@ pub(super) struct SmartResize {
 impl SmartResize {
     /// Reads the geometry from `processor`, and checks that the encoder of `config` agrees with it.
     pub(super) fn new(config: &Value, processor: &Value) -> Result<Self, InvalidSetting> {
-        if !settings::flag(processor, "do_resize")? {
+        // Absent from the first checkpoints; their classes, which no library knows any more, resized as those of today.
+        if !settings::is_absent(processor, "do_resize") && !settings::flag(processor, "do_resize")? {
             return Err(InvalidSetting::unsupported("do_resize", "images must be resized to whole tokens"));
         }
+        let filter =
+            if settings::is_absent(processor, "resample") { Filter::Bicubic } else { settings::filter(processor)? };
         let vision = config.get("vision_config").unwrap_or(&Value::Null);
         let patch = agreed(processor, "patch_size", vision, "patch_size")?;
         let merge = agreed(processor, "merge_size", vision, "spatial_merge_size")?;
@@ -36,7 +39,7 @@ impl SmartResize {
             token_side: token_side(patch, merge)?,
             min_pixels: bound(processor, "min_pixels", "shortest_edge")?,
             max_pixels: bound(processor, "max_pixels", "longest_edge")?,
-            filter: settings::filter(processor)?,
+            filter,
             image_token: settings::image_token(config)?,
         })
     }

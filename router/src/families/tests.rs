@@ -2,8 +2,12 @@ use serde_json::json;
 
 use super::*;
 
+mod anyres;
+mod gemma;
 mod goldens;
 mod idefics;
+mod internvl;
+mod pixtral;
 
 /// The embedded default: a stretched square of 192 and a grid of 6x6.
 fn fast_vlm_config() -> Value {
@@ -19,14 +23,17 @@ fn fast_vlm_processor() -> Value {
 }
 
 fn llava_config() -> Value {
-    json!({"model_type": "llava", "image_token_index": 32000})
+    json!({
+        "model_type": "llava", "image_token_index": 32000, "vision_feature_select_strategy": "default",
+        "vision_config": {"model_type": "clip_vision_model", "image_size": 336, "patch_size": 14},
+    })
 }
 
 fn llava_processor() -> Value {
     json!({
         "do_resize": true, "size": {"shortest_edge": 336}, "resample": 3,
         "do_center_crop": true, "crop_size": {"height": 336, "width": 336},
-        "patch_size": 14, "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default",
+        "image_mean": [0.481, 0.458, 0.408],
     })
 }
 
@@ -69,6 +76,33 @@ fn llava_keeps_the_ratio_and_cuts_the_centre() {
     check((3, 2), (504, 336), (84, 0, 336, 336));
     check((16_384, 1), (5_505_024, 336), (2_752_344, 0, 336, 336));
     check((1, 16_384), (336, 5_505_024), (0, 2_752_344, 336, 336));
+}
+
+#[test]
+fn llava_pads_to_a_square_where_its_processor_does() {
+    let mut processor = llava_processor();
+    processor["do_pad"] = json!(true);
+    processor["image_processor_type"] = json!("LlavaImageProcessor");
+    let family = build(&llava_config(), &processor).unwrap().unwrap();
+    let views = |width, height| family.layout(ImageSize::new(width, height)).unwrap().views;
+    let square = ImageSize::new(336, 336);
+    let kept = [
+        Operation::Resize { size: square, filter: Filter::Bicubic },
+        Operation::Cut(Rect { x: 0, y: 0, size: square }),
+    ];
+    let pad = |side, x, y| Operation::Pad { size: ImageSize::new(side, side), x, y, colour: [122, 116, 104] };
+    assert_eq!(views(50, 50), [View(kept.to_vec())]);
+    assert_eq!(views(50, 31), [View([&[pad(50, 0, 9)], &kept[..]].concat())]);
+    assert_eq!(views(31, 50), [View([&[pad(50, 9, 0)], &kept[..]].concat())]);
+}
+
+#[test]
+fn llava_takes_siglip_whole() {
+    let mut config = llava_config();
+    config["vision_config"]["model_type"] = json!("siglip_vision_model");
+    config["vision_feature_select_strategy"] = json!("full");
+    let family = build(&config, &llava_processor()).unwrap().unwrap();
+    assert_eq!(family.layout(ImageSize::new(7, 5)).unwrap().num_tokens(), 576);
 }
 
 #[test]
@@ -130,7 +164,6 @@ fn complaint(mut config: Value, mut processor: Value, key: &str, value: Value) -
 #[test]
 fn broken_settings_are_named() {
     let fast_vlm = |key: &str, value: Value| complaint(fast_vlm_config(), fast_vlm_processor(), key, value);
-    let llava = |key: &str, value: Value| complaint(llava_config(), llava_processor(), key, value);
     let rows = [
         (
             fast_vlm("image_token_index", Value::Null),
@@ -147,7 +180,7 @@ fn broken_settings_are_named() {
         (fast_vlm("resample", json!("bicubic")), "fast_vlm: setting `resample` is missing or not an unsigned integer"),
         (fast_vlm("do_resize", json!(false)), "fast_vlm: setting `do_resize`: images must be resized to one size"),
         (fast_vlm("do_resize", Value::Null), "fast_vlm: setting `do_resize` is missing or not true or false"),
-        (fast_vlm("do_pad", json!(true)), "fast_vlm: setting `do_pad`: padding to a square is not supported"),
+        (fast_vlm("do_pad", json!(true)), "fast_vlm: setting `do_pad`: only LlavaImageProcessor pads to a square"),
         (
             fast_vlm("do_center_crop", json!(true)),
             "fast_vlm: setting `crop_size`: must equal `size` when both sides are given",
@@ -156,6 +189,20 @@ fn broken_settings_are_named() {
             fast_vlm("vision_feature_select_strategy", json!("default")),
             "fast_vlm: setting `vision_feature_select_strategy`: must be \"full\"",
         ),
+        (
+            fast_vlm("patch_size", json!(337)),
+            "fast_vlm: setting `patch_size`: the processor's grid gives 0 tokens per image",
+        ),
+    ];
+    for (found, expected) in rows {
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn broken_settings_of_llava_are_named() {
+    let llava = |key: &str, value: Value| complaint(llava_config(), llava_processor(), key, value);
+    let rows = [
         (
             llava("do_center_crop", json!(false)),
             "llava: setting `do_center_crop`: must be true when only `shortest_edge` is given",
@@ -168,7 +215,22 @@ fn broken_settings_are_named() {
             llava("size", json!({"shortest_edge": 336, "longest_edge": 672})),
             "llava: setting `size`: `longest_edge` is not supported",
         ),
-        (llava("patch_size", json!(337)), "llava: setting `patch_size`: the processor's grid gives 0 tokens per image"),
+        (
+            llava("crop_size", json!({"height": 224, "width": 224})),
+            "llava: setting `size`: the processor makes 224x224 pixels, the encoder takes 336x336",
+        ),
+        (
+            llava("vision_config", json!({"model_type": "dinov2", "image_size": 336, "patch_size": 14})),
+            "llava: setting `vision_config`: only CLIP and SigLIP encoders are supported",
+        ),
+        (
+            llava("vision_config", json!({"model_type": "clip_vision_model", "image_size": 336, "patch_size": 337})),
+            "llava: setting `patch_size`: a view of 336 pixels a side has no patches of 337",
+        ),
+        (
+            llava("vision_feature_select_strategy", Value::Null),
+            "llava: setting `vision_feature_select_strategy`: must be \"default\" or \"full\"",
+        ),
     ];
     for (found, expected) in rows {
         assert_eq!(found, expected);
@@ -186,7 +248,9 @@ fn what_the_library_defaults_may_be_left_out() {
 #[test]
 fn the_image_token_has_two_names() {
     for name in ["image_token_index", "image_token_id"] {
-        let config = json!({"model_type": "llava", name: 7});
+        let mut config = llava_config();
+        config["image_token_index"].take();
+        config[name] = json!(7);
         assert_eq!(build(&config, &llava_processor()).unwrap().unwrap().image_token(), 7);
     }
 }

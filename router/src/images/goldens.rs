@@ -14,12 +14,6 @@ pub(super) fn cases(file: &str) -> Vec<Vec<String>> {
     lines.map(|line| line.split(' ').map(str::to_owned).collect()).collect()
 }
 
-/// A goldens file of settings.
-pub(super) fn json(file: &str) -> serde_json::Value {
-    let text = fs::read_to_string(folder().join(file)).expect("goldens are committed");
-    serde_json::from_str(&text).expect("valid JSON")
-}
-
 /// A file of the decode corpus.
 pub(super) fn corpus(name: &str) -> Vec<u8> {
     fs::read(folder().join("corpus").join(name)).expect("the corpus is committed")

@@ -125,7 +125,11 @@ impl Inner {
     }
 
     fn check_images(&self, images: &[LoadedImage]) -> Result<(), PromptError> {
-        if self.family.is_none() && !images.is_empty() { Err(PromptError::NoImages) } else { Ok(()) }
+        match &self.family {
+            None if !images.is_empty() => Err(PromptError::NoImages),
+            Some(family) if family.frame().is_some() && images.is_empty() => Err(PromptError::ImageNeeded),
+            _ => Ok(()),
+        }
     }
 
     /// The processors of vision-language models let the tokenizer add its special tokens, unless the template wrote

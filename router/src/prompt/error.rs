@@ -17,6 +17,9 @@ pub enum PromptError {
     /// Images for a text-only model.
     #[error("this model takes no images")]
     NoImages,
+    /// A text alone for a model whose processor takes none.
+    #[error("this model answers about images, and the prompt has none")]
+    ImageNeeded,
     /// The conversation's image parts and the images given beside it are not the same number.
     #[error("the prompt has room for {places} images, but {images} were given")]
     ImageCount {

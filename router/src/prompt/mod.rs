@@ -109,7 +109,7 @@ impl PromptBuilder {
         limits: PromptLimits,
     ) -> Result<Self, InvalidModel> {
         let mut encoder = Encoder::new(&model.tokenizer, &model.control_tokens, &model.media_tokens)?;
-        let images = family.as_ref().map(|family| image_marks(&mut encoder, family.as_ref())).transpose()?;
+        let images = family.as_ref().map(|family| image_marks(&mut encoder, family.as_ref(), model)).transpose()?;
         let anchor = images.as_ref().map(|marks| marks.anchor.as_str());
         let renderer = Renderer::new(model, anchor, limits.template)?;
         let written = renderer.as_ref().and_then(Renderer::image_text);
@@ -130,8 +130,8 @@ impl PromptBuilder {
 
     /// The prompt of a chat. Images go to the image parts in order.
     ///
-    /// Errors: `Template` without a chat template or when it refuses; `TextTooLong`, `NoImages`, `ImageCount`,
-    /// `ControlTokens`, `NothingToContinue`.
+    /// Errors: `Template` without a chat template or when it refuses; `TextTooLong`, `NoImages`, `ImageNeeded`,
+    /// `ImageCount`, `ControlTokens`, `NothingToContinue`.
     pub async fn chat(&self, conversation: Conversation, images: Vec<LoadedImage>) -> Result<Prompt, PromptError> {
         let bytes = conversation.text_bytes();
         self.run(bytes, move |inner| inner.chat(&conversation, images, false).map(|built| built.prompt)).await
@@ -192,12 +192,19 @@ impl PromptBuilder {
     }
 }
 
-/// The texts of a family's tokens, which from now on no user text becomes.
-fn image_marks(encoder: &mut Encoder, family: &dyn VlmFamily) -> Result<ImageMarks, InvalidTokenizer> {
+/// The texts of a family's tokens, which from now on no user text becomes, and of its frame.
+fn image_marks(
+    encoder: &mut Encoder,
+    family: &dyn VlmFamily,
+    model: &PreparedModel,
+) -> Result<ImageMarks, InvalidTokenizer> {
     let anchor = match family.anchor_text() {
         // If it is a token all the same, `prepare` lists it among the media tokens.
         Some(text) => text.to_owned(),
         None => encoder.forbid_media(family.anchor())?,
     };
-    Ok(ImageMarks { anchor, image_token: encoder.forbid_media(family.image_token())? })
+    let image_token = encoder.forbid_media(family.image_token())?;
+    let Some(frame) = family.frame() else { return Ok(ImageMarks { anchor, image_token, ..ImageMarks::default() }) };
+    let bos = model.special_token("bos_token").ok_or_else(|| InvalidTokenizer::MissingToken("bos_token".to_owned()))?;
+    Ok(ImageMarks { anchor, image_token, behind_images: bos, ending: frame.ending })
 }

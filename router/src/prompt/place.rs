@@ -12,12 +12,16 @@ use crate::families::Piece;
 use crate::images::LoadedImage;
 
 /// The texts of a model's image tokens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ImageMarks {
     /// What the chat template writes once an image.
     pub(super) anchor: String,
     /// What becomes an embedding.
     pub(super) image_token: String,
+    /// Written behind the last image; nothing for most models.
+    pub(super) behind_images: String,
+    /// Written at the end of the prompt; nothing for most models.
+    pub(super) ending: &'static str,
 }
 
 /// A run of image tokens, written as a single one.
@@ -42,7 +46,7 @@ pub(super) struct Placed {
     pub(super) border: Option<usize>,
 }
 
-/// Replaces the k-th anchor that no user wrote by the pieces of the k-th image.
+/// Replaces the k-th anchor that no user wrote by the pieces of the k-th image, and writes what frames the prompt.
 ///
 /// Errors: `ImageCount` when there are not as many anchors as images.
 pub(super) fn place(spanned: &Spanned, marks: &ImageMarks, images: &[LoadedImage]) -> Result<Placed, PromptError> {
@@ -57,7 +61,9 @@ pub(super) fn place(spanned: &Spanned, marks: &ImageMarks, images: &[LoadedImage
         placed.write(image, &marks.image_token);
         from = anchor.end;
     }
+    placed.spanned.text.push_str(&marks.behind_images);
     placed.copy(spanned, from..spanned.text.len());
+    placed.spanned.text.push_str(marks.ending);
     Ok(placed)
 }
 

@@ -14,6 +14,8 @@ use crate::prepared::PreparedModel;
 pub(super) struct Renderer {
     template: ChatTemplate,
     shape: ContentShape,
+    /// What the template writes once an image; it need not be a token.
+    anchor: Option<String>,
 }
 
 impl Renderer {
@@ -26,7 +28,7 @@ impl Renderer {
         let Some(source) = &model.chat_template else { return Ok(None) };
         let template = ChatTemplate::new(source, model.special_tokens.clone(), limits)?;
         let shape = probe::content_shape(&template, anchor);
-        Ok(Some(Self { template, shape }))
+        Ok(Some(Self { template, shape, anchor: anchor.map(str::to_owned) }))
     }
 
     /// What the template writes for an image.
@@ -41,7 +43,8 @@ impl Renderer {
         let rendering =
             Rendering { renderer: self, conversation, cut: conversation.continue_final.then_some(marks.cut) };
         let text = rendering.run(Marking::Off)?;
-        if encoder.added_tokens(&text).is_empty() {
+        let has_anchor = self.anchor.as_ref().is_some_and(|anchor| text.contains(anchor.as_str()));
+        if !has_anchor && encoder.added_tokens(&text).is_empty() {
             return Ok(Spanned { text, user: Vec::new() });
         }
         match rendering.marked(Marking::Whole(marks), marks, &text) {

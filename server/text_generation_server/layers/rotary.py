@@ -138,6 +138,8 @@ FREQUENCIES: dict[str, Kind] = {
     "default": lambda frequencies, _: (frequencies, 1.0),
     # What Qwen 2 VL calls the default with three axes.
     "mrope": lambda frequencies, _: (frequencies, 1.0),
+    # Grows with a sequence that is longer than the model's positions, and no sequence is.
+    "dynamic": lambda frequencies, _: (frequencies, 1.0),
     "linear": _linear,
     "llama3": _llama3,
     "yarn": _yarn,

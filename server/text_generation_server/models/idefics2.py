@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,10 +43,12 @@ class Idefics2(VisionLanguageModel):
 def _encoder(config: Idefics2Config) -> nn.Module:
     from transformers.models.idefics2.modeling_idefics2 import Idefics2VisionTransformer
 
-    return Idefics2VisionTransformer._from_config(config.vision_config, attn_implementation="sdpa")
+    build: Callable[..., nn.Module] = Idefics2VisionTransformer._from_config
+    return build(config.vision_config, attn_implementation="sdpa")
 
 
 def _connector(config: Idefics2Config) -> nn.Module:
     from transformers.models.idefics2.modeling_idefics2 import Idefics2Connector
 
-    return Idefics2Connector(config)
+    build: Callable[..., nn.Module] = Idefics2Connector
+    return build(config)

@@ -10,17 +10,17 @@ fn early() -> (Value, Value) {
     let vision = json!({"patch_size": 14, "spatial_merge_size": 2});
     let config = json!({"model_type": "qwen2_vl", "image_token_id": IMAGE, "vision_config": vision});
     let bounds = json!({"min_pixels": 3136, "max_pixels": 12_845_056});
-    (config, processor(14, bounds, Value::Null))
+    (config, processor(14, bounds, &Value::Null))
 }
 
 /// What the hub has for Qwen 3 VL.
 fn late() -> (Value, Value) {
     let vision = json!({"patch_size": 16, "spatial_merge_size": 2});
     let config = json!({"model_type": "qwen3_vl", "image_token_id": IMAGE, "vision_config": vision});
-    (config, processor(16, json!({}), json!({"shortest_edge": 65536, "longest_edge": 16_777_216})))
+    (config, processor(16, json!({}), &json!({"shortest_edge": 65536, "longest_edge": 16_777_216})))
 }
 
-fn processor(patch: u32, mut beside: Value, size: Value) -> Value {
+fn processor(patch: u32, mut beside: Value, size: &Value) -> Value {
     let settings = json!({"do_resize": true, "resample": 3, "patch_size": patch, "merge_size": 2, "size": size});
     let settings = settings.as_object().unwrap().clone();
     beside.as_object_mut().unwrap().extend(settings);
@@ -78,7 +78,7 @@ fn bounds_have_been_written_in_three_ways() {
         (json!({}), json!({"min_pixels": 3136, "max_pixels": 12_845_056})),
         (json!({"min_pixels": 3136}), json!({"shortest_edge": 1, "longest_edge": 12_845_056})),
     ] {
-        let settings = (early().0, processor(14, beside, size));
+        let settings = (early().0, processor(14, beside, &size));
         check(&settings, (20, 20), (56, 56), 4);
         check(&settings, (4000, 3000), (4004, 2996), 15301);
     }

@@ -80,16 +80,30 @@ fn views_have_the_pixels_of_the_processor() {
             let pixels = pictures
                 .entry(image)
                 .or_insert_with(|| goldens::generate(0, u64::from(image.width), u64::from(image.height), "smooth"));
-            assert_eq!(layout(&golden, image, pixels), *row, "{}", golden.name);
+            assert_eq!(layout(&*golden.family, image, pixels), *row, "{}", golden.name);
+        }
+    }
+}
+
+#[test]
+fn views_of_several_images_have_the_pixels_of_the_processor() {
+    for golden in all() {
+        let rows = golden.content.get("layouts_among_several").and_then(Value::as_array);
+        let several = golden.family.several();
+        assert_eq!(several.is_some(), rows.is_some(), "{}", golden.name);
+        for (row, family) in rows.into_iter().flatten().zip(several.iter().cycle()) {
+            let image = size(&row["size"]);
+            let pixels = goldens::generate(0, u64::from(image.width), u64::from(image.height), "smooth");
+            assert_eq!(layout(&**family, image, &pixels), *row, "{}", golden.name);
         }
     }
 }
 
 /// A layout in the words of the goldens.
-fn layout(golden: &Golden, image: ImageSize, pixels: &[u8]) -> Value {
+fn layout(family: &dyn VlmFamily, image: ImageSize, pixels: &[u8]) -> Value {
     let sides = json!([image.width, image.height]);
-    let Ok(layout) = golden.family.layout(image) else { return json!({"size": sides, "refused": true}) };
-    assert!(images::fits(&layout, image), "{}: {image:?} {layout:?}", golden.name);
+    let Ok(layout) = family.layout(image) else { return json!({"size": sides, "refused": true}) };
+    assert!(images::fits(&layout, image), "{image:?} {layout:?}");
     let view = |view: images::RgbView| json!([view.size.width, view.size.height, goldens::checksum(&view.pixels)]);
     let views: Vec<Value> = images::render(pixels, image, &layout.views).into_iter().map(view).collect();
     json!({"size": sides, "views": views, "pieces": joined(&layout.pieces)})
@@ -152,7 +166,8 @@ fn positions_and_ranges_are_those_of_the_model() {
 /// Asks about a recorded prompt with its images in place.
 fn placed<T>(golden: &Golden, case: &Value, token_ids: &[TokenId], ask: impl FnOnce(&PlacedPrompt<'_>) -> T) -> T {
     let sizes: Vec<ImageSize> = case["sizes"].as_array().expect("sizes").iter().map(size).collect();
-    let layouts: Vec<ImageLayout> = sizes.iter().map(|size| golden.family.layout(*size).expect("a layout")).collect();
+    let family = golden.family.several().filter(|_| sizes.len() > 1).unwrap_or_else(|| golden.family.clone());
+    let layouts: Vec<ImageLayout> = sizes.iter().map(|size| family.layout(*size).expect("a layout")).collect();
     let image_token = golden.family.image_token();
     let mut places = (0u32..).zip(token_ids).filter(|(_, id)| **id == image_token).map(|(place, _)| place);
     let runs: Vec<Vec<Placeholder>> =

@@ -71,6 +71,26 @@ async fn images_of_every_source_keep_their_order() {
     assert!(images[1].timings.fetch > Duration::ZERO && images[1].timings.decode > Duration::ZERO);
 }
 
+/// The same bytes alone and in company are two images, each cached.
+#[tokio::test]
+async fn several_images_may_follow_other_rules() {
+    let config = json!({
+        "model_type": "llava_onevision", "image_token_index": 4, "vision_feature_select_strategy": "full",
+        "vision_config": {"model_type": "siglip_vision_model", "image_size": 56, "patch_size": 14},
+        "vision_aspect_ratio": "anyres_max_9", "image_grid_pinpoints": [[56, 56], [56, 112]],
+    });
+    let processor = json!({"size": {"height": 56, "width": 56}, "resample": 3, "image_mean": [0.5, 0.5, 0.5]});
+    let family = families::build(&config, &processor).unwrap().unwrap();
+    let loader = ImageLoader::new(family, [1; 32], ImageLimits::default(), FetchPolicy::default()).unwrap();
+    let alone = loader.load(vec![inline("rgb.png")]).await.unwrap();
+    let both = loader.load(vec![inline("rgb.png"), inline("rgb.png")]).await.unwrap();
+    assert_eq!([&alone[0], &both[0], &both[1]].map(|image| image.layout.num_tokens()), [26, 17, 17]);
+    assert_eq!([&alone[0], &both[0], &both[1]].map(|image| image.views.len()), [2, 1, 1]);
+    assert!(alone[0].key != both[0].key && both[0].key == both[1].key);
+    assert!(loader.load(vec![inline("rgb.png")]).await.unwrap()[0].from_cache);
+    assert!(loader.load(vec![inline("rgb.png"); 3]).await.unwrap().iter().all(|image| image.from_cache));
+}
+
 #[tokio::test]
 async fn no_images_are_no_error() {
     assert!(loader(ImageLimits::default()).load(vec![]).await.unwrap().is_empty());

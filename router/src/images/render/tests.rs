@@ -65,6 +65,33 @@ fn padding_puts_the_pixels_on_a_canvas() {
     }
 }
 
+/// The canvas is not made, and nobody can tell from the pixels.
+#[test]
+fn a_resized_canvas_is_what_padding_and_resizing_make() {
+    let canvases = [(size(40, 40), 0, 5), (size(90, 90), 13, 60), (size(131, 30), 91, 0), (size(40, 30), 0, 0)];
+    let sizes = [(16, 16), (40, 33), (120, 90), (131, 7), (40, 30)];
+    for (canvas, x, y) in canvases {
+        let padded = View(vec![pad(canvas, x, y)]);
+        for (width, height) in sizes {
+            let view = padded.then(resize(width, height));
+            // Beside another view of the same canvas it is made.
+            let together = rendered(&[view.clone(), padded.clone()]);
+            assert!(rendered(std::slice::from_ref(&view))[0] == together[0], "{canvas:?} {width}x{height}");
+        }
+    }
+}
+
+/// A line of pixels in the middle of 16,384 squared, of which only the narrow columns are ever made.
+#[test]
+fn a_line_on_its_square_takes_little() {
+    let line = ImageSize::new(16_384, 1);
+    let view = View(vec![pad(size(16_384, 16_384), 0, 8_191), resize(384, 384)]);
+    let layout = ImageLayout { views: vec![view], pieces: vec![Piece::Tokens(1)] };
+    assert!(fits(&layout, line));
+    let views = render(&vec![200; 3 * 16_384], line, &layout.views);
+    assert_eq!(&views[0].pixels[..3], [1, 2, 3]);
+}
+
 #[test]
 fn tiles_of_a_resize_are_parts_of_the_whole() {
     let whole = View::resized(size(24, 18), Filter::Bicubic);

@@ -52,6 +52,21 @@ fn the_same_image_twice_is_one_image_with_two_places() {
     assert_eq!(prompt.image_specs().len(), 1);
 }
 
+/// Some processors replace plain text. What a user types of it stays what it is.
+#[test]
+fn an_anchor_need_not_be_a_token() {
+    let mut model = embedded();
+    let content =
+        "{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% else %}(picture){% endif %}{% endfor %}";
+    model.chat_template = Some(format!("{{% for m in messages %}}{content}{{% endfor %}}"));
+    let family = TestFamily { anchor: IMAGE, image_token: IMAGE, anchor_text: Some("(picture)") };
+    let builder = PromptBuilder::new(&model, Some(Arc::new(family))).expect("it is valid");
+    let chat = chat_of(vec![parts(&[text("(picture)"), Part::Image, text("x")])]);
+    let prompt = builder.inner.chat(&chat, vec![image(7, 5)], false).expect("it is built").prompt;
+    assert_eq!(prompt.placeholders, [placeholder(prompt.token_ids.len() as u32 - 6, 5, 7, 0)]);
+    assert_eq!(prompt.text, "(picture)<image>x");
+}
+
 #[test]
 fn images_and_places_must_be_as_many() {
     let chat = chat_of(vec![parts(&[Part::Image, text("x")])]);

@@ -12,6 +12,7 @@ use crate::families::{ImageLayout, ImageRejected, ImageSize, Piece, PlacedPrompt
 use crate::images::ImageTimings;
 
 mod expansion;
+mod frames;
 mod injection;
 mod other_tokenizers;
 mod parity;
@@ -23,6 +24,8 @@ pub(super) const IMAGE: TokenId = 4;
 pub(super) struct TestFamily {
     pub(super) anchor: TokenId,
     pub(super) image_token: TokenId,
+    /// For an anchor that is no token.
+    pub(super) anchor_text: Option<&'static str>,
 }
 
 impl VlmFamily for TestFamily {
@@ -38,6 +41,10 @@ impl VlmFamily for TestFamily {
         self.anchor
     }
 
+    fn anchor_text(&self) -> Option<&str> {
+        self.anchor_text
+    }
+
     fn both_ways(&self, prompt: &PlacedPrompt<'_>) -> Vec<Range<u32>> {
         prompt.images.iter().flat_map(|image| image.runs).map(|run| run.offset..run.end()).collect()
     }
@@ -49,7 +56,7 @@ impl VlmFamily for TestFamily {
 }
 
 pub(super) fn family() -> Arc<dyn VlmFamily> {
-    Arc::new(TestFamily { anchor: IMAGE, image_token: IMAGE })
+    Arc::new(TestFamily { anchor: IMAGE, image_token: IMAGE, anchor_text: None })
 }
 
 /// The repository's root.

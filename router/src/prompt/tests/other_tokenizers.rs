@@ -25,7 +25,7 @@ fn model(tokenizer: Value, control: &[&str], media: &[&str], template: &str) -> 
     prepared.chat_template = Some(template.to_owned());
     prepared.raw_prompt = RawPrompt::Text;
     let image = loaded.token_to_id(media[0]).expect("an image token");
-    let family = Arc::new(TestFamily { anchor: image, image_token: image });
+    let family = Arc::new(TestFamily { anchor: image, image_token: image, anchor_text: None });
     Model { builder: PromptBuilder::new(&prepared, Some(family)).expect("it is built"), tokenizer: loaded }
 }
 
@@ -186,7 +186,7 @@ fn missing_tokens_are_named() {
     prepared.control_tokens.push("<nope>".to_owned());
     let error = PromptBuilder::new(&prepared, None).err().expect("it is refused").to_string();
     assert_eq!(error, "the tokenizer has no token \"<nope>\"");
-    let family = Arc::new(TestFamily { anchor: 999_999, image_token: 4 });
+    let family = Arc::new(TestFamily { anchor: 999_999, image_token: 4, anchor_text: None });
     let error = PromptBuilder::new(&embedded(), Some(family)).err().expect("it is refused").to_string();
     assert_eq!(error, "the tokenizer has no token with id 999999");
 }

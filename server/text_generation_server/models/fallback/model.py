@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from text_generation_server.attention.base import Attention
 from text_generation_server.distributed import Ranks
+from text_generation_server.layers.decoder import Added
 from text_generation_server.models import ModelShape, Piece, UnsupportedModel
 from text_generation_server.models.fallback import check
 from text_generation_server.models.fallback.attention import (
@@ -75,8 +76,10 @@ class TransformersModel:
         embedded: Tensor = self._body.get_input_embeddings()(token_ids_T)
         return embedded
 
-    def forward(self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention) -> Tensor:
-        """See `Model`."""
+    def forward(
+        self, hidden_TH: Tensor, positions_AT: Tensor, attention: Attention, added: Sequence[Added] = ()
+    ) -> Tensor:
+        """See `Model`. Its embeddings are no wider than its tokens, so nothing is ever added."""
         with using(attention):
             return self._body_output(hidden_TH, positions_AT)
 
@@ -156,7 +159,9 @@ def load(weights: Weights) -> Any:
         WeightError: a tensor is missing or misshapen.
     """
     from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging as its_logging
 
+    its_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     read: Callable[..., Any] = AutoModelForImageTextToText.from_pretrained
     model, report = read(weights.model_dir, dtype=weights.dtype, use_safetensors=True, output_loading_info=True)
     if report["missing_keys"]:

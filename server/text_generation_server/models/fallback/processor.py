@@ -65,17 +65,17 @@ class Pictures:
         self._lock = threading.Lock()
         self._check_two_pictures()
 
-    def process(self, pictures: Sequence[Pixels]) -> Processed:
-        """What the processor makes of pictures of [height, width, 3].
+    def process(self, pictures: Sequence[Pixels], between: str = "") -> Processed:
+        """What the processor makes of a prompt with pictures of [height, width, 3], given as chats give them.
 
         Raises:
             CannotEncode: it refuses them.
         """
-        text = BEFORE + AFTER.join([self._anchor] * len(pictures)) + AFTER
+        text = BEFORE + between.join([self._anchor] * len(pictures)) + AFTER
         images = [Image.fromarray(pixels) for pixels in pictures]
         with self._lock:
             try:
-                tensors = self._processor(text=[text], images=images, return_tensors="pt")
+                tensors = self._processor(text=[text], images=[images], return_tensors="pt")
             except Exception as error:
                 # Somebody else's code: whatever it raises, it is about these pictures.
                 log.warning("the processor refuses %s: %s", [image.size for image in images], error)
@@ -88,21 +88,24 @@ class Pictures:
         Raises:
             CannotEncode: the processor refuses this size.
         """
-        text = self.process([np.zeros((height, width, 3), dtype=np.uint8)]).text
+        return cut(self._replacement(np.zeros((height, width, 3), dtype=np.uint8)), self._image_token)
+
+    def _replacement(self, picture: Pixels) -> str:
+        text = self.process([picture]).text
         if not text.startswith(BEFORE) or not text.endswith(AFTER):
             raise CannotEncode("the model's own processor changes text beside the image")
-        return cut(text[len(BEFORE) : -len(AFTER)], self._image_token)
+        return text[len(BEFORE) : -len(AFTER)]
 
     def _check_two_pictures(self) -> None:
         """Pictures are laid out one by one here; a processor that lays them out together is none for this."""
         wide, tall = (np.zeros(shape, dtype=np.uint8) for shape in ((224, 448, 3), (448, 224, 3)))
         try:
-            alone = [self.process([picture]).text for picture in (wide, tall)]
-            together = self.process([wide, tall]).text
+            alone = [self._replacement(picture) for picture in (wide, tall)]
+            for between in ("", AFTER):
+                if self.process([wide, tall], between).text != BEFORE + between.join(alone) + AFTER:
+                    raise UnsupportedModel("the model's processor writes several images otherwise than each alone")
         except CannotEncode as error:
-            raise UnsupportedModel(f"{error}: {error.__cause__}") from error
-        if together != alone[0] + alone[1].removeprefix(BEFORE):
-            raise UnsupportedModel("the model's processor writes several images otherwise than each alone")
+            raise UnsupportedModel(f"{error} ({error.__cause__ or 'a blank one'})") from error
 
 
 def cut(text: str, image_token: str) -> list[Piece]:
