@@ -72,7 +72,10 @@ fn without_splitting_there_is_the_whole_alone() {
     let processor = with(smolvlm_processor(), "do_image_splitting", json!(false));
     let image = ImageSize::new(640, 480);
     let layout = built(&smolvlm_config(), &processor).layout(image).unwrap();
-    assert_eq!(layout.views.iter().map(|view| view.output(image)).collect::<Vec<_>>(), [Some(ImageSize::new(512, 512))]);
+    assert_eq!(
+        layout.views.iter().map(|view| view.output(image)).collect::<Vec<_>>(),
+        [Some(ImageSize::new(512, 512))]
+    );
     assert_eq!(layout.pieces, [text("<global-img>"), Piece::Tokens(64), Piece::Text(FAKE.into())]);
 }
 
@@ -141,7 +144,11 @@ fn what_the_model_would_not_make_is_refused_by_name() {
     refused(&with(config, "scale_factor", json!(0)), &processor, "scale_factor");
     let (config, processor) = (idefics2_config(), idefics2_processor());
     refused(&config, &with(processor.clone(), "image_seq_len", json!(65)), "image_seq_len");
-    refused(&config, &with(processor.clone(), "size", json!({"shortest_edge": 13, "longest_edge": 98})), "shortest_edge");
+    refused(
+        &config,
+        &with(processor.clone(), "size", json!({"shortest_edge": 13, "longest_edge": 98})),
+        "shortest_edge",
+    );
     refused(&config, &with(processor.clone(), "size", json!({"longest_edge": 98})), "shortest_edge");
     refused(&config, &with(processor, "do_resize", json!(false)), "do_resize");
 }

@@ -252,13 +252,20 @@ fn truncation_takes_separators_along_with_their_image() {
 
 /// An image between borders, as Idefics 2 writes it.
 fn bordered() -> Vec<Piece> {
-    vec![Piece::Border("#".into()), Piece::Tokens(2), Piece::Border("#".into()), Piece::Tokens(1), Piece::Border("#".into())]
+    vec![
+        Piece::Border("#".into()),
+        Piece::Tokens(2),
+        Piece::Border("#".into()),
+        Piece::Tokens(1),
+        Piece::Border("#".into()),
+    ]
 }
 
 #[track_caller]
 fn written(markdown: &str, expected: &str) {
     let segments = inputs(markdown);
-    let images = segments.iter().filter(|segment| **segment == Segment::Image).map(|_| image_of(1, bordered())).collect();
+    let images =
+        segments.iter().filter(|segment| **segment == Segment::Image).map(|_| image_of(1, bordered())).collect();
     let prompt = raw_builder().raw_now(&segments, images).expect("it is built");
     assert_eq!(prompt.text.replace("<image>", "i"), expected);
 }
