@@ -1,4 +1,4 @@
-//! Idefics 2 and 3 and SmolVLM with the settings of the hub, and what is refused of them.
+//! Idefics 2 and 3 and `SmolVLM` with the settings of the hub, and what is refused of them.
 
 use serde_json::json;
 
