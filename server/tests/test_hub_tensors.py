@@ -1,7 +1,7 @@
 """Checkpoints of the hub by their settings alone: every tensor of the real size is found, none is left over.
 
-The settings have the shape of the repositories', with the old and odd keys they have. There are no weights: `transformers`
-says which tensors such a checkpoint holds, and tensors have no memory.
+The settings have the shape of the repositories', with the old and odd keys they have. There are no weights:
+`transformers` says which tensors such a checkpoint holds, and tensors have no memory.
 """
 
 from __future__ import annotations
