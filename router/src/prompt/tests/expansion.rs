@@ -249,3 +249,38 @@ fn truncation_takes_separators_along_with_their_image() {
         assert!(matches!(truncated(through), Err(PromptError::TruncatedImage { .. })), "{through}");
     }
 }
+
+/// An image between borders, as Idefics 2 writes it.
+fn bordered() -> Vec<Piece> {
+    vec![
+        Piece::Border("#".into()),
+        Piece::Tokens(2),
+        Piece::Border("#".into()),
+        Piece::Tokens(1),
+        Piece::Border("#".into()),
+    ]
+}
+
+#[track_caller]
+fn written(markdown: &str, expected: &str) {
+    let segments = inputs(markdown);
+    let images =
+        segments.iter().filter(|segment| **segment == Segment::Image).map(|_| image_of(1, bordered())).collect();
+    let prompt = raw_builder().raw_now(&segments, images).expect("it is built");
+    assert_eq!(prompt.text.replace("<image>", "i"), expected);
+}
+
+#[test]
+fn images_that_touch_share_a_border() {
+    written("![](u)![](u)", "#i#i#i#i#");
+    written("![](u)\n![](u)", "#i#i#\n#i#i#");
+}
+
+#[test]
+fn a_word_is_set_off_from_a_border() {
+    written("a![](u)b", "a#i#i# b");
+    written("![](u) b", "#i#i# b");
+    written("![](u)\u{1c}b", "#i#i#\u{1c}b");
+    written("![](u)<b>", "#i#i#<b>");
+    written("#![](u)", "##i#i#");
+}
