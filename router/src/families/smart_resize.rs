@@ -26,12 +26,6 @@ pub(super) struct SmartResize {
 impl SmartResize {
     /// Reads the geometry from `processor`, and checks that the encoder of `config` agrees with it.
     pub(super) fn new(config: &Value, processor: &Value) -> Result<Self, InvalidSetting> {
-        // Absent from the first checkpoints; their classes, which no library knows any more, resized as those of today.
-        if !settings::is_absent(processor, "do_resize") && !settings::flag(processor, "do_resize")? {
-            return Err(InvalidSetting::unsupported("do_resize", "images must be resized to whole tokens"));
-        }
-        let filter =
-            if settings::is_absent(processor, "resample") { Filter::Bicubic } else { settings::filter(processor)? };
         let vision = config.get("vision_config").unwrap_or(&Value::Null);
         let patch = agreed(processor, "patch_size", vision, "patch_size")?;
         let merge = agreed(processor, "merge_size", vision, "spatial_merge_size")?;
@@ -39,7 +33,7 @@ impl SmartResize {
             token_side: token_side(patch, merge)?,
             min_pixels: bound(processor, "min_pixels", "shortest_edge")?,
             max_pixels: bound(processor, "max_pixels", "longest_edge")?,
-            filter,
+            filter: filter(processor)?,
             image_token: settings::image_token(config)?,
         })
     }
@@ -131,6 +125,16 @@ impl Axes {
         column.extend((0..rows).flat_map(|_| from..from + columns));
         self.next += columns.max(rows);
     }
+}
+
+/// How images are resized; that they are at all.
+///
+/// The first checkpoints say neither, and name a class that no library knows any more: it resized as today's does.
+fn filter(processor: &Value) -> Result<Filter, InvalidSetting> {
+    if !settings::is_absent(processor, "do_resize") && !settings::flag(processor, "do_resize")? {
+        return Err(InvalidSetting::unsupported("do_resize", "images must be resized to whole tokens"));
+    }
+    if settings::is_absent(processor, "resample") { Ok(Filter::Bicubic) } else { settings::filter(processor) }
 }
 
 /// What processor and encoder must both say.

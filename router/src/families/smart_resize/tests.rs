@@ -85,6 +85,13 @@ fn bounds_have_been_written_in_three_ways() {
 }
 
 #[test]
+fn the_first_checkpoints_say_nothing_of_resizing() {
+    let (config, mut processor) = early();
+    (processor["do_resize"], processor["resample"]) = (Value::Null, Value::Null);
+    check(&(config, processor), (640, 480), (644, 476), 391);
+}
+
+#[test]
 fn what_the_processor_refuses_is_refused() {
     for (width, height) in [(201, 1), (1, 201), (u32::MAX, 1), (2001, 10)] {
         let refused = Err(ImageRejected::AspectRatio { width, height });
