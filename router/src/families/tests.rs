@@ -5,6 +5,8 @@ use super::*;
 mod anyres;
 mod gemma;
 mod goldens;
+mod internvl;
+mod pixtral;
 
 /// The embedded default: a stretched square of 192 and a grid of 6x6.
 fn fast_vlm_config() -> Value {
