@@ -63,11 +63,11 @@ impl Inner {
         truncate: Option<u32>,
         with_offsets: bool,
     ) -> Result<Built, PromptError> {
-        self.check_images(&images)?;
         let renderer = self
             .renderer
             .as_ref()
             .ok_or_else(|| PromptError::Template("this model has no chat template".to_owned()))?;
+        self.check_images(&images)?;
         let spanned = renderer.render(conversation, &self.encoder)?;
         let assembly = Assembly {
             forbidden: self.encoder.control(),

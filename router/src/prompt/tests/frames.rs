@@ -73,8 +73,10 @@ fn a_text_alone_is_refused() {
 #[test]
 fn a_chat_is_framed_too_and_needs_a_template() {
     let chat = chat_of(vec![parts(&[Part::Image, text("x")])]);
-    let refused = framed(|_| ()).expect("it is built").chat_now(&chat).err();
-    assert_eq!(refused, Some(PromptError::Template("this model has no chat template".to_owned())));
+    let missing = PromptError::Template("this model has no chat template".to_owned());
+    for chat in [&chat, &chat_of(vec![user("x")])] {
+        assert_eq!(framed(|_| ()).expect("it is built").chat_now(chat).err(), Some(missing.clone()));
+    }
     let template = "{% for m in messages %}{% for p in m.content %}{{ '<image>' if p.type == 'image' else p.text }}\
                     {% endfor %}{% endfor %}";
     let builder = framed(|model| model.chat_template = Some(template.to_owned())).expect("it is built");
