@@ -10,6 +10,7 @@ pub mod config;
 pub mod detokenize;
 pub mod engine;
 pub mod families;
+pub mod grammar;
 pub mod images;
 pub mod prepared;
 pub mod prompt;

@@ -9,6 +9,7 @@ use super::generator::{Admission, Tokens};
 use super::timing::Stopwatch;
 use super::{Api, media};
 use crate::engine::GenerateRequest;
+use crate::grammar::GrammarSource;
 use crate::images::LoadedImage;
 use crate::prompt::{Conversation, Prompt, Segment};
 use crate::sampling::Sampling;
@@ -26,6 +27,8 @@ pub(super) struct ValidRequest {
     pub(super) seeds: Vec<u64>,
     pub(super) max_new_tokens: Option<u32>,
     pub(super) ignore_eos: bool,
+    /// What the answer may be; anything, if nobody says.
+    pub(super) grammar: Option<GrammarSource>,
     /// Characters of the input as the client wrote it.
     pub(super) characters: usize,
 }
@@ -49,6 +52,9 @@ pub(super) struct Running {
 impl Api {
     /// Does the expensive half of a request, cheapest part first.
     pub(super) async fn start(&self, request: ValidRequest, mut stopwatch: Stopwatch) -> Result<Running, ApiError> {
+        if request.grammar.is_some() {
+            return Err(ApiError::field("grammar", "is refused: guided generation is not served by this version"));
+        }
         let admissions = self.admit(request.seeds.len())?;
         let images = media::load(self, request.image_urls).await?;
         stopwatch.loaded(&images);

@@ -46,6 +46,7 @@ impl Chat {
             seeds,
             max_new_tokens,
             ignore_eos: body.ignore_eos == Some(true),
+            grammar: None,
             characters: parsed.characters,
         };
         Ok(Self { request, reply, stream: body.stream == Some(true) })

@@ -57,7 +57,8 @@ impl Call {
             seeds: seeds.clone(),
         };
         let input = Input::Segments { segments, truncate: parameters.truncate };
-        let request = ValidRequest { input, image_urls, sampling, seeds, max_new_tokens, ignore_eos, characters };
+        let request =
+            ValidRequest { input, image_urls, sampling, seeds, max_new_tokens, ignore_eos, grammar: None, characters };
         Ok(Self { request, reply })
     }
 }
