@@ -115,6 +115,8 @@ impl Default for ApiOptions {
 /// The state of the routes.
 struct Api {
     app: App,
+    /// How the model is offered tools and calls them.
+    tools: openai::tools::Dialect,
     /// What all bodies that are being read may hold together.
     bodies: Semaphore,
 }
@@ -141,7 +143,8 @@ impl Api {
 /// errors, cross-origin rules, bounds on the head, host, key, then the route, which reads the body within its limits.
 pub fn router(app: App) -> Router {
     let cors = cors(&app.options.cors_allow_origin);
-    let api = Arc::new(Api { app, bodies: Semaphore::new(extract::BODY_BUDGET_UNITS) });
+    let tools = openai::tools::Dialect::of(&app.prompts);
+    let api = Arc::new(Api { app, tools, bodies: Semaphore::new(extract::BODY_BUDGET_UNITS) });
     routes(&api)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

@@ -26,12 +26,14 @@ mod spanned;
 mod template;
 #[cfg(test)]
 mod tests;
+mod tool_probe;
 
 pub use conversation::{Content, Conversation, Message, Part, Role, Segment};
 pub use encode::InvalidTokenizer;
 pub use error::PromptError;
 pub use finished::{Prompt, SpanKind, TokenSpan, Tokenized};
 pub use template::{InvalidTemplate, TemplateLimits};
+pub use tool_probe::{PROBE_FUNCTION, ToolTemplate};
 
 use crate::detokenize::{InvalidDecoder, TokenTable};
 use crate::families::VlmFamily;
@@ -179,6 +181,11 @@ impl PromptBuilder {
     /// Whether [`Self::chat`] has a template to work with.
     pub fn has_chat_template(&self) -> bool {
         self.inner.renderer.is_some()
+    }
+
+    /// What the chat template makes of tools; nothing, without a template. Found out anew by every call.
+    pub fn tool_template(&self) -> ToolTemplate {
+        self.inner.renderer.as_ref().map(Renderer::tool_template).unwrap_or_default()
     }
 
     /// Whether the model takes images.

@@ -4,6 +4,7 @@ mod chat;
 mod conversation;
 mod decode;
 mod stream;
+pub(super) mod tools;
 mod types;
 mod validate;
 
@@ -35,9 +36,10 @@ pub(super) async fn chat(State(api): State<Arc<Api>>, ApiJson(body): ApiJson<Cha
 /// `POST /chat_tokenize`: the tokens a chat would be answered from, and the text they were made of.
 pub(super) async fn tokenize(
     State(api): State<Arc<Api>>,
-    ApiJson(body): ApiJson<ChatBody>,
+    ApiJson(mut body): ApiJson<ChatBody>,
 ) -> Result<Json<ChatTokens>, ApiError> {
-    let chat = validate::conversation(body.messages, body.tools, body.tool_choice.as_ref(), &api)?;
+    let offer = body.take_tools().offer(&api.limits)?;
+    let chat = validate::conversation(body.messages, offer.as_ref(), &api)?;
     let images = media::load(&api, chat.image_urls).await?;
     let tokenized = api.prompts.tokenize_chat(chat.conversation, images).await?;
     let tokenize_response = tokenized.tokens.into_iter().map(Into::into).collect();

@@ -9,6 +9,7 @@ use serde::de::{
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use super::tools::{CallDelta, ToolFields};
 use crate::api::object;
 use crate::api::tgi::SimpleToken;
 
@@ -36,6 +37,8 @@ pub(in crate::api) struct ChatBody {
     pub(super) logit_bias: Option<Value>,
     pub(super) tools: Option<Vec<Value>>,
     pub(super) tool_choice: Option<Value>,
+    pub(super) parallel_tool_calls: Option<bool>,
+    pub(super) tool_prompt: Option<String>,
     pub(super) response_format: Option<Value>,
     // TGI's parameters, for callers that know them.
     pub(super) top_k: Option<i64>,
@@ -44,6 +47,18 @@ pub(in crate::api) struct ChatBody {
     pub(super) ignore_eos: Option<bool>,
     pub(super) adapter_id: Option<String>,
     pub(super) grammar: Option<Value>,
+}
+
+impl ChatBody {
+    /// Takes out what is about tools.
+    pub(super) fn take_tools(&mut self) -> ToolFields {
+        ToolFields {
+            tools: self.tools.take(),
+            tool_choice: self.tool_choice.take(),
+            parallel_tool_calls: self.parallel_tool_calls,
+            tool_prompt: self.tool_prompt.take(),
+        }
+    }
 }
 
 /// What a stream reports beside its tokens.
@@ -194,7 +209,61 @@ pub(super) struct Choice {
 #[derive(Debug, Serialize)]
 pub(super) struct AnswerMessage {
     pub(super) role: &'static str,
-    pub(super) content: String,
+    /// `null` beside calls that say it all.
+    pub(super) content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tool_calls: Vec<CallBody>,
+}
+
+/// A call of a function.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(super) struct CallBody {
+    pub(super) id: String,
+    pub(super) r#type: FunctionType,
+    pub(super) function: FunctionBody,
+}
+
+/// `function`, the only kind of call there is.
+#[derive(Copy, Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum FunctionType {
+    #[default]
+    Function,
+}
+
+/// What is called, and with what.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(super) struct FunctionBody {
+    pub(super) name: String,
+    /// JSON text.
+    pub(super) arguments: String,
+}
+
+/// What an event adds to a call.
+#[derive(Debug, Serialize)]
+pub(super) struct CallChunk {
+    pub(super) index: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) r#type: Option<FunctionType>,
+    pub(super) function: FunctionChunk,
+}
+
+/// What an event adds to name and arguments.
+#[derive(Debug, Serialize)]
+pub(super) struct FunctionChunk {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    pub(super) arguments: String,
+}
+
+impl From<CallDelta> for CallChunk {
+    fn from(delta: CallDelta) -> Self {
+        let (id, name) = delta.head.map(|head| (head.id, head.name)).unzip();
+        let r#type = id.is_some().then_some(FunctionType::Function);
+        Self { index: delta.index, id, r#type, function: FunctionChunk { name, arguments: delta.arguments } }
+    }
 }
 
 /// An event of a stream.
@@ -224,7 +293,11 @@ pub(super) struct Delta {
     /// Only in the first event of an answer: clients add strings up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) role: Option<&'static str>,
-    pub(super) content: String,
+    /// Left out where an event says something about calls only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tool_calls: Vec<CallChunk>,
 }
 
 /// Why generation ended.
@@ -233,6 +306,7 @@ pub(super) struct Delta {
 pub(super) enum FinishReason {
     Stop,
     Length,
+    ToolCalls,
 }
 
 /// Log-probabilities of the tokens of a text.

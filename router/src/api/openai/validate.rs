@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::conversation::{self, Parsed};
+use super::tools::{CallReading, Offer};
 use super::types::{ChatBody, MessageBody, StreamOptions};
 use crate::api::error::{ApiError, ErrorKind};
 use crate::api::start::{Input, ValidRequest};
@@ -24,12 +25,16 @@ pub(super) struct Reply {
     pub(super) model: String,
     pub(super) stops: Vec<String>,
     pub(super) logprobs: bool,
+    /// `None` if no tools were offered.
+    pub(super) calls: Option<CallReading>,
     pub(super) include_usage: bool,
     pub(super) continuous_usage: bool,
 }
 
 impl Chat {
-    pub(super) fn validate(body: ChatBody, api: &Api) -> Result<Self, ApiError> {
+    pub(super) fn validate(mut body: ChatBody, api: &Api) -> Result<Self, ApiError> {
+        let offer = body.take_tools().offer(&api.limits)?;
+        refuse_two_formats(&body, offer.as_ref())?;
         refuse_unserved(&body)?;
         let sampling = sampling(&body, api)?;
         let seeds = seeds(&body, api)?;
@@ -37,8 +42,9 @@ impl Chat {
         let stops = body.stop.map(|stops| stops.0).unwrap_or_default();
         ranges::stops(&stops, &api.limits)?;
         let options = body.stream_options.unwrap_or_default();
-        let reply = Reply::new(model(body.model, api), stops, body.logprobs == Some(true), options);
-        let parsed = conversation(body.messages, body.tools, body.tool_choice.as_ref(), api)?;
+        let mut reply = Reply::new(model(body.model, api), stops, body.logprobs == Some(true), options);
+        reply.calls = offer.as_ref().map(|offer| api.tools.reading(offer));
+        let parsed = conversation(body.messages, offer.as_ref(), api)?;
         let request = ValidRequest {
             input: Input::Conversation(parsed.conversation),
             image_urls: parsed.image_urls,
@@ -46,29 +52,25 @@ impl Chat {
             seeds,
             max_new_tokens,
             ignore_eos: body.ignore_eos == Some(true),
-            grammar: None,
+            grammar: offer.and_then(|offer| api.tools.grammar(&offer)),
             characters: parsed.characters,
         };
         Ok(Self { request, reply, stream: body.stream == Some(true) })
     }
 }
 
-/// The messages with the tools they may name.
-pub(super) fn conversation(
-    messages: Vec<MessageBody>,
-    tools: Option<Vec<Value>>,
-    choice: Option<&Value>,
-    api: &Api,
-) -> Result<Parsed, ApiError> {
-    let tools = offered_tools(tools, choice, api)?;
-    conversation::parse(messages, tools, &api.limits)
+/// The messages with the tools that are offered.
+pub(super) fn conversation(messages: Vec<MessageBody>, offer: Option<&Offer>, api: &Api) -> Result<Parsed, ApiError> {
+    let mut parsed = conversation::parse(messages, &api.limits)?;
+    api.tools.put(offer, &mut parsed.conversation);
+    Ok(parsed)
 }
 
 impl Reply {
     fn new(model: String, stops: Vec<String>, logprobs: bool, options: StreamOptions) -> Self {
         let include_usage = options.include_usage == Some(true);
         let continuous_usage = include_usage && options.continuous_usage_stats == Some(true);
-        Self { model, stops, logprobs, include_usage, continuous_usage }
+        Self { model, stops, logprobs, calls: None, include_usage, continuous_usage }
     }
 }
 
@@ -108,20 +110,13 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Tools for the template. A choice that would have to be enforced is refused.
-fn offered_tools(tools: Option<Vec<Value>>, choice: Option<&Value>, api: &Api) -> Result<Option<Value>, ApiError> {
-    let tools = tools.unwrap_or_default();
-    ranges::at_most("tools", tools.len() as u64, api.limits.max_tools as u64)?;
-    if let Some(index) = tools.iter().position(|tool| !tool.is_object()) {
-        return Err(ApiError::field(&format!("tools[{index}]"), "must be an object"));
+/// An answer cannot be a call and of another form.
+fn refuse_two_formats(body: &ChatBody, offer: Option<&Offer>) -> Result<(), ApiError> {
+    let plain = |format: &Value| format.is_null() || format["type"] == "text";
+    if offer.is_none() || body.response_format.as_ref().is_none_or(plain) {
+        return Ok(());
     }
-    match choice {
-        None | Some(Value::Null) => {}
-        Some(Value::String(choice)) if choice == "auto" => {}
-        Some(Value::String(choice)) if choice == "none" => return Ok(None),
-        Some(_) => return Err(unguided("tool_choice")),
-    }
-    Ok((!tools.is_empty()).then_some(Value::Array(tools)))
+    Err(ApiError::new(ErrorKind::Tool, "`tools` and `response_format` cannot be used together").at("response_format"))
 }
 
 fn sampling(body: &ChatBody, api: &Api) -> Result<Sampling, ApiError> {
