@@ -1,4 +1,4 @@
-"""Writes integration-tests/goldens/hub.json: what the router is told of repositories of the hub, and their image tokens.
+"""Writes integration-tests/goldens/hub.json: what the router is told of repositories of the hub, and its image tokens.
 
     python tools/goldens_hub.py
 
