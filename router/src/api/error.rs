@@ -187,6 +187,15 @@ impl ApiError {
         Self { field: Some(field.to_owned()), ..self }
     }
 
+    /// The same error where a field has another name.
+    #[must_use]
+    pub(super) fn renamed(self, from: &str, to: &str) -> Self {
+        if self.field.as_deref() != Some(from) {
+            return self;
+        }
+        Self { message: self.message.replacen(&format!("`{from}`"), &format!("`{to}`"), 1), ..self.at(to) }
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -8,6 +8,7 @@ mod error;
 mod extract;
 mod feed;
 mod generator;
+mod guided;
 mod head;
 mod health;
 mod info;
@@ -47,6 +48,7 @@ pub use self::error::{ApiError, ErrorKind};
 pub use self::generator::{Admission, Generator, Tokens};
 pub use self::limits::RequestLimits;
 pub use self::loading::while_loading;
+use crate::grammar::GrammarCompiler;
 use crate::images::ImageLoader;
 use crate::prompt::PromptBuilder;
 
@@ -56,6 +58,8 @@ pub struct App {
     pub generator: Arc<dyn Generator>,
     /// Chat template and tokenizer.
     pub prompts: Arc<PromptBuilder>,
+    /// What answers may be held to; `None`: every grammar is refused.
+    pub grammars: Option<Arc<GrammarCompiler>>,
     /// `None`: the model takes no images.
     pub images: Option<Arc<ImageLoader>>,
     /// What the server says about its model.

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use text_generation_scheduler::TokenId;
 use tokio::sync::Semaphore;
 
 mod assemble;
@@ -184,6 +185,11 @@ impl PromptBuilder {
     /// Whether the model takes images.
     pub fn takes_images(&self) -> bool {
         self.inner.family.is_some()
+    }
+
+    /// The tokens of a piece of an answer: plain text, and none of the tokenizer's own around it.
+    pub fn plain(&self, text: &str) -> Vec<TokenId> {
+        self.inner.encoder.plain(text)
     }
 
     /// From token ids back to text.

@@ -18,13 +18,14 @@ use self::validate::Chat;
 use super::error::{ApiError, ErrorKind};
 use super::extract::ApiJson;
 use super::timing::Stopwatch;
-use super::{Api, media};
+use super::{Api, guided, media};
 
 /// `POST /v1/chat/completions`.
 pub(super) async fn chat(State(api): State<Arc<Api>>, ApiJson(body): ApiJson<ChatBody>) -> Result<Response, ApiError> {
     let stopwatch = Stopwatch::start();
     let chat = Chat::validate(body, &api)?;
-    let running = api.start(chat.request, stopwatch).await?;
+    let started = api.start(chat.request, stopwatch).await;
+    let running = started.map_err(|error| error.renamed(guided::FIELD, chat.grammar_field))?;
     if chat.stream {
         return stream::respond(&api, running, chat.reply).await;
     }

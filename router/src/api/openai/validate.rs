@@ -6,13 +6,19 @@ use super::conversation::{self, Parsed};
 use super::types::{ChatBody, MessageBody, StreamOptions};
 use crate::api::error::{ApiError, ErrorKind};
 use crate::api::start::{Input, ValidRequest};
-use crate::api::{Api, ranges};
+use crate::api::{Api, guided, ranges};
+use crate::grammar::GrammarSource;
 use crate::sampling::{LogprobSource, PenaltyScope, Sampling};
+
+/// OpenAI's name for what an answer is held to.
+const RESPONSE_FORMAT: &str = "response_format";
 
 /// A request to `/v1/chat/completions`.
 #[derive(Debug)]
 pub(super) struct Chat {
     pub(super) request: ValidRequest,
+    /// Where the grammar of the request came from.
+    pub(super) grammar_field: &'static str,
     pub(super) reply: Reply,
     pub(super) stream: bool,
 }
@@ -31,6 +37,7 @@ pub(super) struct Reply {
 impl Chat {
     pub(super) fn validate(body: ChatBody, api: &Api) -> Result<Self, ApiError> {
         refuse_unserved(&body)?;
+        let (grammar, grammar_field) = grammar(&body)?;
         let sampling = sampling(&body, api)?;
         let seeds = seeds(&body, api)?;
         let max_new_tokens = ranges::new_tokens("max_tokens", body.max_completion_tokens.or(body.max_tokens))?;
@@ -46,10 +53,10 @@ impl Chat {
             seeds,
             max_new_tokens,
             ignore_eos: body.ignore_eos == Some(true),
-            grammar: None,
+            grammar,
             characters: parsed.characters,
         };
-        Ok(Self { request, reply, stream: body.stream == Some(true) })
+        Ok(Self { request, grammar_field, reply, stream: body.stream == Some(true) })
     }
 }
 
@@ -78,14 +85,6 @@ fn model(asked: Option<String>, api: &Api) -> String {
 
 /// What this version cannot do is refused, not ignored.
 fn refuse_unserved(body: &ChatBody) -> Result<(), ApiError> {
-    let asked = |value: &Option<Value>| value.as_ref().is_some_and(|value| !value.is_null());
-    let plain_text = body.response_format.as_ref().is_some_and(|format| format["type"] == "text");
-    if asked(&body.response_format) && !plain_text {
-        return Err(unguided("response_format"));
-    }
-    if asked(&body.grammar) {
-        return Err(unguided("grammar"));
-    }
     if body.logit_bias.as_ref().is_some_and(|bias| !is_empty(bias)) {
         return Err(ApiError::field("logit_bias", "is not served by this version"));
     }
@@ -93,6 +92,17 @@ fn refuse_unserved(body: &ChatBody) -> Result<(), ApiError> {
         return Err(ApiError::new(ErrorKind::NotFound, "`adapter_id` names no loaded adapter").at("adapter_id"));
     }
     Ok(())
+}
+
+/// What the answer is held to, by OpenAI's name or by TGI's, and which of them it was.
+fn grammar(body: &ChatBody) -> Result<(Option<GrammarSource>, &'static str), ApiError> {
+    let format = guided::parse(RESPONSE_FORMAT, body.response_format.as_ref())?;
+    let grammar = guided::parse(guided::FIELD, body.grammar.as_ref())?;
+    match (format, grammar) {
+        (Some(_), Some(_)) => Err(ApiError::field(guided::FIELD, "must not be set with `response_format`")),
+        (None, grammar) => Ok((grammar, guided::FIELD)),
+        (format, None) => Ok((format, RESPONSE_FORMAT)),
+    }
 }
 
 fn unguided(field: &str) -> ApiError {

@@ -17,6 +17,7 @@ use tower::ServiceExt;
 use super::fake::{Fake, Handle, Script};
 use crate::api::{ApiOptions, App, ModelInfo, RequestLimits, router};
 use crate::families::{Filter, ImageLayout, ImageRejected, ImageSize, View, VlmFamily};
+use crate::grammar::{GrammarCompiler, GrammarLimits, Vocabulary};
 use crate::images::{FetchPolicy, ImageLimits, ImageLoader, install_crypto_provider};
 use crate::prepared::PreparedModel;
 use crate::prompt::PromptBuilder;
@@ -53,6 +54,7 @@ pub(super) struct Setup {
     pub(super) limits: RequestLimits,
     pub(super) options: ApiOptions,
     pub(super) takes_images: bool,
+    pub(super) grammars: bool,
 }
 
 impl Setup {
@@ -62,6 +64,7 @@ impl Setup {
             limits: RequestLimits::default(),
             options: ApiOptions::default(),
             takes_images: true,
+            grammars: true,
         }
     }
 
@@ -72,6 +75,7 @@ impl Setup {
         router(App {
             generator: Arc::new(Handle(Arc::clone(&self.fake))),
             prompts: prompts(family.clone()),
+            grammars: self.grammars.then(grammars),
             images: family.map(|family| Arc::new(loader(family).unwrap())),
             model: ModelInfo { id: "org/bytes".to_owned(), ..ModelInfo::default() },
             limits: self.limits.clone(),
@@ -139,6 +143,12 @@ fn prompts(family: Option<Arc<dyn VlmFamily>>) -> Arc<PromptBuilder> {
     static BUILDERS: [OnceLock<Arc<PromptBuilder>>; 2] = [OnceLock::new(), OnceLock::new()];
     let builder = &BUILDERS[usize::from(family.is_some())];
     Arc::clone(builder.get_or_init(|| Arc::new(PromptBuilder::new(&model(), family).unwrap())))
+}
+
+/// Begun anew in every test: the work belongs to the test's runtime.
+fn grammars() -> Arc<GrammarCompiler> {
+    let vocabulary = Vocabulary::of(&prompts(None), vec![256]);
+    Arc::new(GrammarCompiler::new(vocabulary, GrammarLimits::default()))
 }
 
 fn model() -> PreparedModel {

@@ -7,6 +7,7 @@ mod chat;
 mod errors;
 mod fake;
 mod fixture;
+mod guided;
 mod native;
 mod server_facts;
 mod streams;
