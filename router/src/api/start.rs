@@ -2,6 +2,7 @@
 //! what the JSON looked like is forgotten here. Dropping the future at any point gives everything back.
 
 use metrics::{counter, histogram};
+use text_generation_scheduler::TokenId;
 
 use super::error::ApiError;
 use super::feed::Feed;
@@ -38,6 +39,8 @@ pub(super) struct ValidRequest {
 pub(super) enum Input {
     /// TGI's `inputs`.
     Segments { segments: Vec<Segment>, truncate: Option<u32> },
+    /// A prompt that was tokenised by the client.
+    TokenIds { ids: Vec<TokenId>, truncate: Option<u32> },
     /// Messages for the chat template.
     Conversation(Conversation),
 }
@@ -80,6 +83,7 @@ impl Api {
     pub(super) async fn prompt(&self, input: Input, images: Vec<LoadedImage>) -> Result<Prompt, ApiError> {
         let prompt = match input {
             Input::Segments { segments, truncate } => self.prompts.raw(segments, images, truncate).await?,
+            Input::TokenIds { ids, truncate } => self.prompts.of_ids(ids, truncate)?,
             Input::Conversation(conversation) => self.prompts.chat(conversation, images).await?,
         };
         counter!("tgi_image_tokens").increment(u64::from(prompt.image_tokens()));

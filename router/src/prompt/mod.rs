@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use text_generation_scheduler::TokenId;
 use tokio::sync::Semaphore;
 
 mod assemble;
@@ -162,6 +163,14 @@ impl PromptBuilder {
     ) -> Result<Prompt, PromptError> {
         let bytes = segments.iter().map(Segment::text_bytes).sum();
         self.run(bytes, move |inner| inner.raw(segments, images, truncate)).await
+    }
+
+    /// The prompt of token ids that a client brings. Nothing is added to them; which of them are control tokens is the
+    /// client's own business. `truncate` keeps the last ones.
+    ///
+    /// Errors: `UnknownToken`, `MediaToken`, and `ImageNeeded` for a model that answers about images only.
+    pub fn of_ids(&self, ids: Vec<TokenId>, truncate: Option<u32>) -> Result<Prompt, PromptError> {
+        self.inner.of_ids(ids, truncate)
     }
 
     /// The tokens of `inputs`, never as a user turn: offsets are those of the text the client sent, with
