@@ -11,4 +11,5 @@ mod fixture;
 mod native;
 mod server_facts;
 mod streams;
+mod web;
 mod wire;
