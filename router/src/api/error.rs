@@ -36,6 +36,10 @@ pub enum ErrorKind {
     Template,
     /// Tools that this version cannot serve.
     Tool,
+    /// `suffix` of a completion.
+    Suffix,
+    /// More prompts than one request may have.
+    BatchSize,
     /// A body that is no JSON, or broken framing.
     BadRequest,
     /// No API key, or a wrong one.
@@ -107,6 +111,8 @@ impl ErrorKind {
                 prefix: "Tool error: ",
                 ..row(StatusCode::UNPROCESSABLE_ENTITY, "tool_error", "validation", REQUEST)
             },
+            Self::Suffix => row(StatusCode::UNPROCESSABLE_ENTITY, "suffix not supported", "validation", REQUEST),
+            Self::BatchSize => row(StatusCode::UNPROCESSABLE_ENTITY, "batch size exceeded", "validation", REQUEST),
             Self::BadRequest => row(StatusCode::BAD_REQUEST, "bad_request", "validation", REQUEST),
             Self::Unauthorized => row(StatusCode::UNAUTHORIZED, "unauthorized", "validation", "authentication_error"),
             Self::Misdirected => row(StatusCode::MISDIRECTED_REQUEST, "unknown_host", "validation", REQUEST),
@@ -314,6 +320,8 @@ impl From<PromptError> for ApiError {
             | PromptError::ImageCount { .. }
             | PromptError::TruncatedImage { .. }
             | PromptError::ControlTokens
+            | PromptError::UnknownToken(_)
+            | PromptError::MediaToken(_)
             | PromptError::NothingToContinue
             | PromptError::Tokenize => ErrorKind::Validation,
         };

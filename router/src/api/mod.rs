@@ -186,6 +186,7 @@ fn generating() -> Router<Arc<Api>> {
         .route("/generate", post(tgi::generate))
         .route("/generate_stream", post(tgi::generate_stream))
         .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/completions", post(openai::completions))
 }
 
 async fn not_found() -> ApiError {

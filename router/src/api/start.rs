@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use metrics::{counter, histogram};
+use text_generation_scheduler::TokenId;
 
 use super::error::ApiError;
 use super::feed::Feed;
@@ -40,6 +41,8 @@ pub(super) struct ValidRequest {
 pub(super) enum Input {
     /// TGI's `inputs`.
     Segments { segments: Vec<Segment>, truncate: Option<u32> },
+    /// A prompt that was tokenised by the client.
+    TokenIds { ids: Vec<TokenId>, truncate: Option<u32> },
     /// Messages for the chat template.
     Conversation(Conversation),
 }
@@ -93,6 +96,7 @@ impl Api {
     pub(super) async fn prompt(&self, input: Input, images: Vec<LoadedImage>) -> Result<Prompt, ApiError> {
         let prompt = match input {
             Input::Segments { segments, truncate } => self.prompts.raw(segments, images, truncate).await?,
+            Input::TokenIds { ids, truncate } => self.prompts.of_ids(ids, truncate)?,
             Input::Conversation(conversation) => self.prompts.chat(conversation, images).await?,
         };
         counter!("tgi_image_tokens").increment(u64::from(prompt.image_tokens()));

@@ -1,6 +1,7 @@
-//! OpenAI's routes, `/v1/chat/completions` and `/v1/models`, and TGI's `/chat_tokenize` for the same body.
+//! OpenAI's routes, `/v1/chat/completions`, `/v1/completions` and `/v1/models`, and TGI's `/chat_tokenize` for the same body.
 
 mod chat;
+mod completions;
 mod conversation;
 mod decode;
 mod stream;
@@ -13,6 +14,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 
+pub(super) use self::completions::completions;
 use self::types::{ChatBody, ChatTokens, ModelBody, ModelList};
 use self::validate::Chat;
 use super::error::{ApiError, ErrorKind};

@@ -79,7 +79,7 @@ impl Reply {
     }
 }
 
-fn model(asked: Option<String>, api: &Api) -> String {
+pub(super) fn model(asked: Option<String>, api: &Api) -> String {
     asked.filter(|model| !model.is_empty()).unwrap_or_else(|| api.model.id.clone())
 }
 

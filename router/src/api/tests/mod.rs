@@ -4,6 +4,7 @@
 
 mod any_body;
 mod chat;
+mod completions;
 mod errors;
 mod fake;
 mod fixture;
