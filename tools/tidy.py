@@ -38,7 +38,7 @@ ROUTER_LAYERS = (
     ("api",),
     ("telemetry",),
     ("engine",),
-    ("shard", "prompt", "sampling", "detokenize"),
+    ("shard", "prompt", "sampling", "detokenize", "grammar"),
     ("images",),
     ("families", "prepared"),
     ("args",),

@@ -1,0 +1,26 @@
+"""Client libraries in environments of their own, each driven by a script of `clients/`."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from harness.types import JsonValue
+
+SCRIPTS = Path(__file__).parents[1] / "clients" / "python"
+ENVIRONMENTS = Path(__file__).parents[2] / ".build" / "clients"
+RUN_LIMIT_S = 120
+
+
+def run(environment: str, script: str, call: str, url: str, image: str) -> JsonValue:
+    """What a call of a Python client brought, as JSON."""
+    python = ENVIRONMENTS / environment / "bin" / "python"
+    assert python.exists(), f"{environment} is not installed: make .build/clients/{environment}/.installed"
+    command = [str(python), f"{script}.py", call, url, image]
+    # Nothing of this process's environment of packages reaches the client's.
+    settings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        command, cwd=SCRIPTS, env=settings, capture_output=True, text=True, timeout=RUN_LIMIT_S, check=False
+    )
+    assert done.returncode == 0, f"{environment} {script} {call}: {done.stdout}\n{done.stderr}"
+    return json.loads(done.stdout)
