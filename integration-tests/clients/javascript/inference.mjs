@@ -1,6 +1,6 @@
 // @huggingface/inference, the newest: text generation goes to /v1/completions.
 
-import { InferenceClient } from "inference-newest";
+import { InferenceClient } from "@huggingface/inference";
 import { MAX_JSON_TOKENS, MAX_TOKENS, PROMPT, SCHEMA, TOOL, collected, main, messages, refusal } from "./shared.mjs";
 
 const client = (url) => new InferenceClient(undefined, { endpointUrl: url });
