@@ -1,13 +1,12 @@
 """The snippets of docs/clients.md, run as a reader would run them, with another address."""
 
-import os
 import re
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from harness.clients import ENVIRONMENTS, RUN_LIMIT_S
+from harness.clients import ENVIRONMENTS, RUN_LIMIT_S, settings
 from harness.javascript import PROJECT, Node
 from harness.launched import Server
 
@@ -52,7 +51,7 @@ def test_snippet(snippet: Snippet, server: Server, node: Node, red_square: bytes
         program(snippet, node),
         input=code,
         cwd=folder,
-        env={**os.environ, "NO_PROXY": "127.0.0.1"},
+        env=settings(),
         capture_output=True,
         text=True,
         timeout=RUN_LIMIT_S,
