@@ -27,4 +27,5 @@ def run(environment: str, script: str, call: str, url: str, image: str) -> JsonV
         command, cwd=SCRIPTS, env=settings(), capture_output=True, text=True, timeout=RUN_LIMIT_S, check=False
     )
     assert done.returncode == 0, f"{environment} {script} {call}: {done.stdout}\n{done.stderr}"
-    return json.loads(done.stdout)
+    # Some libraries print as well.
+    return json.loads(done.stdout.splitlines()[-1])
