@@ -50,6 +50,7 @@ goldens: $(VENV)/.test ## what transformers answers, written anew; read the diff
 	$(BIN)/python tools/goldens_text.py
 	$(BIN)/python integration-tests/goldens/make.py
 	$(BIN)/python tools/goldens_families.py
+	$(BIN)/python tools/goldens_hub.py
 
 reference: $(BIN)/python ## what goldens are made with, and nothing else, in .venv
 	$(PIP) install --quiet --require-hashes -r requirements/reference.lock

@@ -10,4 +10,5 @@ mod fixture;
 mod native;
 mod server_facts;
 mod streams;
+mod web;
 mod wire;
