@@ -84,6 +84,14 @@ $(VENV)/.test: requirements/test.lock requirements/no-deps.lock $(VENV)/.runtime
 	$(PIP) install --quiet --require-hashes --no-deps -r requirements/no-deps.lock
 	touch $@
 
+# Client libraries do not agree on versions; each list is an environment of its own.
+CLIENTS := $(patsubst requirements/clients/%.lock,.build/clients/%/.installed,$(wildcard requirements/clients/*.lock))
+
+.build/clients/%/.installed: requirements/clients/%.lock | $(BIN)/python
+	$(BIN)/python -m venv .build/clients/$*
+	.build/clients/$*/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<
+	touch $@
+
 .build/programs: $(RUST_SOURCES)
 	cargo build $(CARGO_FLAGS) --workspace
 	mkdir -p .build
@@ -102,7 +110,7 @@ test-rust:
 test-python: $(VENV)/.test
 	$(BIN)/pytest server/tests tools/tests
 
-test-integration: $(VENV)/.installed $(VENV)/.test
+test-integration: $(VENV)/.installed $(VENV)/.test $(CLIENTS)
 	$(BIN)/pytest integration-tests
 
 # --- Checks ----------------------------------------------------------------------------------------------------------

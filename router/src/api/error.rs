@@ -275,7 +275,7 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
 /// string form; the first two can be told by their headers.
 fn reads_objects(headers: &HeaderMap) -> bool {
     let agent = headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-    headers.contains_key("x-stainless-lang") || agent.is_some_and(|agent| agent.contains("ai-sdk/"))
+    headers.contains_key("x-stainless-lang") || agent.is_some_and(|agent| agent.contains("ai-sdk"))
 }
 
 impl From<AdmissionError> for ApiError {
