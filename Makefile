@@ -50,6 +50,7 @@ goldens: $(VENV)/.test ## what transformers answers, written anew; read the diff
 	$(BIN)/python tools/goldens_text.py
 	$(BIN)/python integration-tests/goldens/make.py
 	$(BIN)/python tools/goldens_families.py
+	$(BIN)/python tools/goldens_hub.py
 
 reference: $(BIN)/python ## what goldens are made with, and nothing else, in .venv
 	$(PIP) install --quiet --require-hashes -r requirements/reference.lock
@@ -83,6 +84,14 @@ $(VENV)/.test: requirements/test.lock requirements/no-deps.lock $(VENV)/.runtime
 	$(PIP) install --quiet --require-hashes --no-deps -r requirements/no-deps.lock
 	touch $@
 
+# Client libraries do not agree on versions; each list is an environment of its own.
+CLIENTS := $(patsubst requirements/clients/%.lock,.build/clients/%/.installed,$(wildcard requirements/clients/*.lock))
+
+.build/clients/%/.installed: requirements/clients/%.lock | $(BIN)/python
+	$(BIN)/python -m venv .build/clients/$*
+	.build/clients/$*/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<
+	touch $@
+
 .build/programs: $(RUST_SOURCES)
 	cargo build $(CARGO_FLAGS) --workspace
 	mkdir -p .build
@@ -101,7 +110,7 @@ test-rust:
 test-python: $(VENV)/.test
 	$(BIN)/pytest server/tests tools/tests
 
-test-integration: $(VENV)/.installed $(VENV)/.test
+test-integration: $(VENV)/.installed $(VENV)/.test $(CLIENTS)
 	$(BIN)/pytest integration-tests
 
 # --- Checks ----------------------------------------------------------------------------------------------------------

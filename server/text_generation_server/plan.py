@@ -60,6 +60,21 @@ class Sampling:
     banned_token_ids: tuple[int, ...] = ()
 
 
+class GrammarKind(IntEnum):
+    """What the text of a grammar is, numbered as on the wire."""
+
+    JSON_SCHEMA = 0
+    REGEX = 1
+    LARK = 2
+
+
+class Grammar(NamedTuple):
+    """What a whole answer may be."""
+
+    kind: GrammarKind
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class NewSequence:
     """A sequence seen for the first time. Prompt ids come only when a penalty needs them."""
@@ -67,6 +82,7 @@ class NewSequence:
     id: int
     sampling: Sampling
     prompt_token_ids: Ints
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)

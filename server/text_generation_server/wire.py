@@ -15,6 +15,8 @@ from text_generation_server.pb import shard_pb2 as pb
 from text_generation_server.plan import (
     NO_RANGES,
     EncodeImage,
+    Grammar,
+    GrammarKind,
     ImageHeader,
     Ints,
     NewSequence,
@@ -137,7 +139,13 @@ def _new_sequence(message: pb.NewSequence) -> NewSequence:
         id=message.id,
         sampling=_sampling(message.sampling),
         prompt_token_ids=_u32(message.prompt_token_ids, "prompt_token_ids"),
+        grammar=_grammar(message.grammar) if message.HasField("grammar") else None,
     )
+
+
+def _grammar(message: pb.Grammar) -> Grammar:
+    _require(0 <= message.kind <= max(GrammarKind), "a grammar is of an unknown kind")
+    return Grammar(GrammarKind(message.kind), message.text)
 
 
 def _sampling(message: pb.Sampling) -> Sampling:

@@ -8,6 +8,7 @@ mod error;
 mod extract;
 mod feed;
 mod generator;
+mod guided;
 mod head;
 mod health;
 mod info;
@@ -24,6 +25,7 @@ mod stop;
 mod text;
 mod tgi;
 mod timing;
+mod web;
 
 #[cfg(test)]
 mod tests;
@@ -46,6 +48,7 @@ pub use self::error::{ApiError, ErrorKind};
 pub use self::generator::{Admission, Generator, Tokens};
 pub use self::limits::RequestLimits;
 pub use self::loading::while_loading;
+use crate::grammar::GrammarCompiler;
 use crate::images::ImageLoader;
 use crate::prompt::PromptBuilder;
 
@@ -55,6 +58,8 @@ pub struct App {
     pub generator: Arc<dyn Generator>,
     /// Chat template and tokenizer.
     pub prompts: Arc<PromptBuilder>,
+    /// What answers may be held to; `None`: every grammar is refused.
+    pub grammars: Option<Arc<GrammarCompiler>>,
     /// `None`: the model takes no images.
     pub images: Option<Arc<ImageLoader>>,
     /// What the server says about its model.
@@ -171,6 +176,7 @@ fn routes(api: &Arc<Api>) -> Router<Arc<Api>> {
         .route("/metrics", get(info::metrics))
         .route("/v1/models", get(openai::models))
         .route("/v1/models/{*id}", get(openai::model))
+        .route("/playground/{file}", get(web::file))
         .route_layer(from_fn(head::note_route))
         .with_state(Arc::clone(api))
 }
@@ -178,11 +184,12 @@ fn routes(api: &Arc<Api>) -> Router<Arc<Api>> {
 /// Routes that generate. They count as requests in the metrics.
 fn generating() -> Router<Arc<Api>> {
     Router::new()
-        .route("/", post(tgi::compat).get(info::root))
+        .route("/", post(tgi::compat).get(web::root))
         .route("/v1", post(tgi::compat))
         .route("/generate", post(tgi::generate))
         .route("/generate_stream", post(tgi::generate_stream))
         .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/completions", post(openai::completions))
 }
 
 async fn not_found() -> ApiError {

@@ -3,7 +3,7 @@
 use text_generation_scheduler::TokenId;
 
 use super::conversation::{Content, Conversation, Message, Part, Role, Segment};
-use super::encode::Forbidden;
+use super::encode::{Encoded, Forbidden};
 use super::error::PromptError;
 use super::expand::{Expanded, expand};
 use super::finished::{Prompt, SpanKind, TokenSpan, Tokenized};
@@ -88,6 +88,21 @@ impl Inner {
             return self.chat_truncated(&one_turn(segments), images, truncate, false).map(|built| built.prompt);
         }
         self.raw_truncated(&segments, images, truncate, false).map(|built| built.prompt)
+    }
+
+    pub(super) fn of_ids(&self, ids: Vec<TokenId>, truncate: Option<u32>) -> Result<Prompt, PromptError> {
+        self.check_images(&[])?;
+        if let Some(&id) = ids.iter().find(|&&id| self.table.token_bytes(id).is_none()) {
+            return Err(PromptError::UnknownToken(id));
+        }
+        if let Some(&id) = ids.iter().find(|&&id| self.encoder.media().has(id)) {
+            return Err(PromptError::MediaToken(id));
+        }
+        let mut expanded = Expanded::text_only(Encoded { ids, offsets: Vec::new() });
+        if let Some(truncate) = truncate {
+            expanded.keep_last(truncate as usize, &[])?;
+        }
+        Ok(self.finish(expanded, Placed::default()).prompt)
     }
 
     pub(super) fn raw_text(

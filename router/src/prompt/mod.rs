@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use text_generation_scheduler::TokenId;
 use tokio::sync::Semaphore;
 
 mod assemble;
@@ -166,6 +167,14 @@ impl PromptBuilder {
         self.run(bytes, move |inner| inner.raw(segments, images, truncate)).await
     }
 
+    /// The prompt of token ids that a client brings. Nothing is added to them; which of them are control tokens is the
+    /// client's own business. `truncate` keeps the last ones.
+    ///
+    /// Errors: `UnknownToken`, `MediaToken`, and `ImageNeeded` for a model that answers about images only.
+    pub fn of_ids(&self, ids: Vec<TokenId>, truncate: Option<u32>) -> Result<Prompt, PromptError> {
+        self.inner.of_ids(ids, truncate)
+    }
+
     /// The tokens of `inputs`, never as a user turn: offsets are those of the text the client sent, with
     /// [`Tokenized::text`] showing what stands for images.
     pub async fn tokenize(&self, segments: Vec<Segment>, images: Vec<LoadedImage>) -> Result<Tokenized, PromptError> {
@@ -191,6 +200,11 @@ impl PromptBuilder {
     /// Whether the model takes images.
     pub fn takes_images(&self) -> bool {
         self.inner.family.is_some()
+    }
+
+    /// The tokens of a piece of an answer: plain text, and none of the tokenizer's own around it.
+    pub fn plain(&self, text: &str) -> Vec<TokenId> {
+        self.inner.encoder.plain(text)
     }
 
     /// From token ids back to text.

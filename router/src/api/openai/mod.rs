@@ -1,6 +1,7 @@
-//! OpenAI's routes, `/v1/chat/completions` and `/v1/models`, and TGI's `/chat_tokenize` for the same body.
+//! OpenAI's routes, `/v1/chat/completions`, `/v1/completions` and `/v1/models`, and TGI's `/chat_tokenize` for the same body.
 
 mod chat;
+mod completions;
 mod conversation;
 mod decode;
 mod stream;
@@ -14,18 +15,20 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 
+pub(super) use self::completions::completions;
 use self::types::{ChatBody, ChatTokens, ModelBody, ModelList};
 use self::validate::Chat;
 use super::error::{ApiError, ErrorKind};
 use super::extract::ApiJson;
 use super::timing::Stopwatch;
-use super::{Api, media};
+use super::{Api, guided, media};
 
 /// `POST /v1/chat/completions`.
 pub(super) async fn chat(State(api): State<Arc<Api>>, ApiJson(body): ApiJson<ChatBody>) -> Result<Response, ApiError> {
     let stopwatch = Stopwatch::start();
     let chat = Chat::validate(body, &api)?;
-    let running = api.start(chat.request, stopwatch).await?;
+    let started = api.start(chat.request, stopwatch).await;
+    let running = started.map_err(|error| error.renamed(guided::FIELD, chat.grammar_field))?;
     if chat.stream {
         return stream::respond(&api, running, chat.reply).await;
     }

@@ -7,13 +7,22 @@ use super::tools::{CallReading, Offer};
 use super::types::{ChatBody, MessageBody, StreamOptions};
 use crate::api::error::{ApiError, ErrorKind};
 use crate::api::start::{Input, ValidRequest};
-use crate::api::{Api, ranges};
+use crate::api::{Api, guided, ranges};
+use crate::grammar::GrammarSource;
 use crate::sampling::{LogprobSource, PenaltyScope, Sampling};
+
+/// OpenAI's name for what an answer is held to.
+const RESPONSE_FORMAT: &str = "response_format";
+
+/// What asks for a call.
+const TOOL_CHOICE: &str = "tool_choice";
 
 /// A request to `/v1/chat/completions`.
 #[derive(Debug)]
 pub(super) struct Chat {
     pub(super) request: ValidRequest,
+    /// Where the grammar of the request came from.
+    pub(super) grammar_field: &'static str,
     pub(super) reply: Reply,
     pub(super) stream: bool,
 }
@@ -34,8 +43,8 @@ pub(super) struct Reply {
 impl Chat {
     pub(super) fn validate(mut body: ChatBody, api: &Api) -> Result<Self, ApiError> {
         let offer = body.take_tools().offer(&api.limits)?;
-        refuse_two_formats(&body, offer.as_ref())?;
         refuse_unserved(&body)?;
+        let (grammar, grammar_field) = held_to(&body, offer.as_ref(), api)?;
         let sampling = sampling(&body, api)?;
         let seeds = seeds(&body, api)?;
         let max_new_tokens = ranges::new_tokens("max_tokens", body.max_completion_tokens.or(body.max_tokens))?;
@@ -52,10 +61,10 @@ impl Chat {
             seeds,
             max_new_tokens,
             ignore_eos: body.ignore_eos == Some(true),
-            grammar: offer.and_then(|offer| api.tools.grammar(&offer)),
+            grammar,
             characters: parsed.characters,
         };
-        Ok(Self { request, reply, stream: body.stream == Some(true) })
+        Ok(Self { request, grammar_field, reply, stream: body.stream == Some(true) })
     }
 }
 
@@ -74,20 +83,12 @@ impl Reply {
     }
 }
 
-fn model(asked: Option<String>, api: &Api) -> String {
+pub(super) fn model(asked: Option<String>, api: &Api) -> String {
     asked.filter(|model| !model.is_empty()).unwrap_or_else(|| api.model.id.clone())
 }
 
 /// What this version cannot do is refused, not ignored.
 fn refuse_unserved(body: &ChatBody) -> Result<(), ApiError> {
-    let asked = |value: &Option<Value>| value.as_ref().is_some_and(|value| !value.is_null());
-    let plain_text = body.response_format.as_ref().is_some_and(|format| format["type"] == "text");
-    if asked(&body.response_format) && !plain_text {
-        return Err(unguided("response_format"));
-    }
-    if asked(&body.grammar) {
-        return Err(unguided("grammar"));
-    }
     if body.logit_bias.as_ref().is_some_and(|bias| !is_empty(bias)) {
         return Err(ApiError::field("logit_bias", "is not served by this version"));
     }
@@ -97,8 +98,15 @@ fn refuse_unserved(body: &ChatBody) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn unguided(field: &str) -> ApiError {
-    ApiError::field(field, "is refused: guided generation is not served by this version")
+/// What the answer is held to, by OpenAI's name or by TGI's, and which of them it was.
+fn grammar(body: &ChatBody) -> Result<(Option<GrammarSource>, &'static str), ApiError> {
+    let format = guided::parse(RESPONSE_FORMAT, body.response_format.as_ref())?;
+    let grammar = guided::parse(guided::FIELD, body.grammar.as_ref())?;
+    match (format, grammar) {
+        (Some(_), Some(_)) => Err(ApiError::field(guided::FIELD, "must not be set with `response_format`")),
+        (None, grammar) => Ok((grammar, guided::FIELD)),
+        (format, None) => Ok((format, RESPONSE_FORMAT)),
+    }
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -110,13 +118,21 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// An answer cannot be a call and of another form.
-fn refuse_two_formats(body: &ChatBody, offer: Option<&Offer>) -> Result<(), ApiError> {
-    let plain = |format: &Value| format.is_null() || format["type"] == "text";
-    if offer.is_none() || body.response_format.as_ref().is_none_or(plain) {
-        return Ok(());
+/// What the answer is held to: a form, or a call where it has to be one, but not both.
+fn held_to(
+    body: &ChatBody,
+    offer: Option<&Offer>,
+    api: &Api,
+) -> Result<(Option<GrammarSource>, &'static str), ApiError> {
+    let (form, field) = grammar(body)?;
+    match offer {
+        Some(_) if form.is_some() => {
+            let message = format!("`tools` and `{field}` cannot be used together");
+            Err(ApiError::new(ErrorKind::Tool, message).at(field))
+        }
+        Some(offer) => Ok((api.tools.grammar(offer), TOOL_CHOICE)),
+        None => Ok((form, field)),
     }
-    Err(ApiError::new(ErrorKind::Tool, "`tools` and `response_format` cannot be used together").at("response_format"))
 }
 
 fn sampling(body: &ChatBody, api: &Api) -> Result<Sampling, ApiError> {

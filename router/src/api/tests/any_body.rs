@@ -54,6 +54,9 @@ const FIELDS: &[&str] = &[
     "tool_choice",
     "response_format",
     "ignore_eos",
+    "prompt",
+    "echo",
+    "suffix",
 ];
 
 fn scalar() -> impl Strategy<Value = Value> {
@@ -97,9 +100,9 @@ fn object(fields: Vec<(&'static str, Value)>) -> Value {
 /// A good body with some fields replaced.
 fn nearly_good() -> impl Strategy<Value = Value> {
     let good = prop_oneof![
-        Just(json!({"inputs": "q", "messages": [{"role": "user", "content": "q"}]})),
+        Just(json!({"inputs": "q", "prompt": "q", "messages": [{"role": "user", "content": "q"}]})),
         Just(
-            json!({"inputs": "q", "parameters": {}, "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]})
+            json!({"inputs": "q", "prompt": "q", "parameters": {}, "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]})
         ),
     ];
     let changes = prop::collection::vec((prop::sample::select(FIELDS), json_value()), 0..4);
@@ -119,9 +122,17 @@ fn worst_status(body: &Value) -> u16 {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut worst = 0;
-        let setup = Setup::playing(vec![Script::ended("ab"); 10]);
+        let setup = Setup::playing(vec![Script::ended("ab"); 40]);
         let router = setup.router();
-        for path in ["/", "/generate", "/generate_stream", "/tokenize", "/chat_tokenize", "/v1/chat/completions"] {
+        for path in [
+            "/",
+            "/generate",
+            "/generate_stream",
+            "/tokenize",
+            "/chat_tokenize",
+            "/v1/chat/completions",
+            "/v1/completions",
+        ] {
             let status = router.clone().oneshot(post(path, body)).await.unwrap().status().as_u16();
             assert!((200..500).contains(&status), "{path} {status}");
             assert_eq!(setup.fake.live(), 0, "{path}");
@@ -147,5 +158,8 @@ proptest! {
 
 #[test]
 fn a_good_body_is_good_everywhere() {
-    assert_eq!(worst_status(&json!({"inputs": "q", "messages": [{"role": "user", "content": "q"}]})), 200);
+    assert_eq!(
+        worst_status(&json!({"inputs": "q", "prompt": "q", "messages": [{"role": "user", "content": "q"}]})),
+        200
+    );
 }

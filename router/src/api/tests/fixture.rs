@@ -17,6 +17,7 @@ use tower::ServiceExt;
 use super::fake::{Fake, Handle, Script};
 use crate::api::{ApiOptions, App, ModelInfo, RequestLimits, router};
 use crate::families::{Filter, ImageLayout, ImageRejected, ImageSize, View, VlmFamily};
+use crate::grammar::{GrammarCompiler, GrammarLimits, Vocabulary};
 use crate::images::{FetchPolicy, ImageLimits, ImageLoader, install_crypto_provider};
 use crate::prepared::PreparedModel;
 use crate::prompt::PromptBuilder;
@@ -58,6 +59,7 @@ pub(super) struct Setup {
     pub(super) takes_images: bool,
     /// Instead of the usual one.
     pub(super) template: Option<&'static str>,
+    pub(super) grammars: bool,
 }
 
 impl Setup {
@@ -68,6 +70,7 @@ impl Setup {
             options: ApiOptions::default(),
             takes_images: true,
             template: None,
+            grammars: true,
         }
     }
 
@@ -78,6 +81,7 @@ impl Setup {
         router(App {
             generator: Arc::new(Handle(Arc::clone(&self.fake))),
             prompts: self.prompts(family.clone()),
+            grammars: self.grammars.then(grammars),
             images: family.map(|family| Arc::new(loader(family).unwrap())),
             model: ModelInfo { id: "org/bytes".to_owned(), ..ModelInfo::default() },
             limits: self.limits.clone(),
@@ -152,6 +156,12 @@ fn prompts(family: Option<Arc<dyn VlmFamily>>) -> Arc<PromptBuilder> {
     static BUILDERS: [OnceLock<Arc<PromptBuilder>>; 2] = [OnceLock::new(), OnceLock::new()];
     let builder = &BUILDERS[usize::from(family.is_some())];
     Arc::clone(builder.get_or_init(|| Arc::new(PromptBuilder::new(&model(TEMPLATE), family).unwrap())))
+}
+
+/// Begun anew in every test: the work belongs to the test's runtime.
+fn grammars() -> Arc<GrammarCompiler> {
+    let vocabulary = Vocabulary::of(&prompts(None), vec![256]);
+    Arc::new(GrammarCompiler::new(vocabulary, GrammarLimits::default()))
 }
 
 fn model(template: &str) -> PreparedModel {

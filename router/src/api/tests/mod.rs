@@ -4,11 +4,14 @@
 
 mod any_body;
 mod chat;
+mod completions;
 mod errors;
 mod fake;
 mod fixture;
+mod guided;
 mod native;
 mod server_facts;
 mod streams;
 mod tools;
+mod web;
 mod wire;

@@ -216,3 +216,15 @@ async fn tools_and_a_format_are_a_tool_error() {
         assert!(body["error"].as_str().unwrap().starts_with("Tool error: "));
     }
 }
+
+#[tokio::test]
+async fn calls_that_have_to_be_are_held_to_a_grammar() {
+    for template in [None, Some(QWEN), Some(LLAMA), Some(MISTRAL), Some(PYTHONIC)] {
+        for choice in [json!("required"), json!("get_weather")] {
+            let setup = setup(template, Script::ended("x"));
+            let (status, body) = setup.post(PATH, ask(json!({"tool_choice": choice}))).await;
+            assert_eq!(status, 200, "{body} {template:?}");
+            assert!(setup.fake.request(0).grammar.is_some(), "{template:?}");
+        }
+    }
+}

@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
 use self::types::GenerateBody;
-pub(super) use self::types::SimpleToken;
+pub(super) use self::types::{Details, FinishReason, Inputs, SimpleToken, StreamDetails, Token};
 use self::validate::{Call, Mode};
 use super::Api;
 use super::error::ApiError;

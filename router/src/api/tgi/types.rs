@@ -23,10 +23,10 @@ pub(in crate::api) struct GenerateBody {
 #[serde(from = "String")]
 pub(in crate::api) struct Inputs {
     /// As the client wrote it.
-    pub(super) text: String,
-    pub(super) segments: Vec<Segment>,
-    pub(super) image_urls: Vec<String>,
-    pub(super) characters: usize,
+    pub(in crate::api) text: String,
+    pub(in crate::api) segments: Vec<Segment>,
+    pub(in crate::api) image_urls: Vec<String>,
+    pub(in crate::api) characters: usize,
 }
 
 impl From<String> for Inputs {
@@ -72,37 +72,37 @@ pub(super) struct GenerateResponse {
 
 /// How a complete answer came about.
 #[derive(Debug, Serialize)]
-pub(super) struct Details {
-    pub(super) finish_reason: FinishReason,
-    pub(super) generated_tokens: u32,
+pub(in crate::api) struct Details {
+    pub(in crate::api) finish_reason: FinishReason,
+    pub(in crate::api) generated_tokens: u32,
     /// `null` when nothing was drawn.
-    pub(super) seed: Option<u64>,
+    pub(in crate::api) seed: Option<u64>,
     /// Always empty, as without `--enable-prefill-logprobs`.
-    pub(super) prefill: Vec<Value>,
-    pub(super) tokens: Vec<Token>,
+    pub(in crate::api) prefill: Vec<Value>,
+    pub(in crate::api) tokens: Vec<Token>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) best_of_sequences: Option<Vec<BestOfSequence>>,
+    pub(in crate::api) best_of_sequences: Option<Vec<BestOfSequence>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) top_tokens: Vec<Vec<Token>>,
+    pub(in crate::api) top_tokens: Vec<Vec<Token>>,
 }
 
 /// A sequence that was not the best.
 #[derive(Debug, Serialize)]
-pub(super) struct BestOfSequence {
-    pub(super) generated_text: String,
-    pub(super) finish_reason: FinishReason,
-    pub(super) generated_tokens: u32,
-    pub(super) seed: Option<u64>,
-    pub(super) prefill: Vec<Value>,
-    pub(super) tokens: Vec<Token>,
+pub(in crate::api) struct BestOfSequence {
+    pub(in crate::api) generated_text: String,
+    pub(in crate::api) finish_reason: FinishReason,
+    pub(in crate::api) generated_tokens: u32,
+    pub(in crate::api) seed: Option<u64>,
+    pub(in crate::api) prefill: Vec<Value>,
+    pub(in crate::api) tokens: Vec<Token>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) top_tokens: Vec<Vec<Token>>,
+    pub(in crate::api) top_tokens: Vec<Vec<Token>>,
 }
 
 /// Why generation ended.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum FinishReason {
+pub(in crate::api) enum FinishReason {
     Length,
     EosToken,
     StopSequence,
@@ -110,11 +110,11 @@ pub(super) enum FinishReason {
 
 /// A generated token, or one that might have been.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Token {
-    pub(super) id: TokenId,
-    pub(super) text: String,
-    pub(super) logprob: f32,
-    pub(super) special: bool,
+pub(in crate::api) struct Token {
+    pub(in crate::api) id: TokenId,
+    pub(in crate::api) text: String,
+    pub(in crate::api) logprob: f32,
+    pub(in crate::api) special: bool,
 }
 
 /// An event of a stream. `generated_text` and `details` are there in every event.
@@ -133,11 +133,11 @@ pub(super) struct StreamResponse {
 
 /// How a streamed answer came about.
 #[derive(Debug, Serialize)]
-pub(super) struct StreamDetails {
-    pub(super) finish_reason: FinishReason,
-    pub(super) generated_tokens: u32,
-    pub(super) seed: Option<u64>,
-    pub(super) input_length: u32,
+pub(in crate::api) struct StreamDetails {
+    pub(in crate::api) finish_reason: FinishReason,
+    pub(in crate::api) generated_tokens: u32,
+    pub(in crate::api) seed: Option<u64>,
+    pub(in crate::api) input_length: u32,
 }
 
 /// A token of `/tokenize`.
