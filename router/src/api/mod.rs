@@ -10,6 +10,7 @@ mod feed;
 mod generator;
 mod head;
 mod health;
+mod hosted;
 mod info;
 mod limits;
 mod loading;
@@ -24,6 +25,7 @@ mod stop;
 mod text;
 mod tgi;
 mod timing;
+mod tokens;
 
 #[cfg(test)]
 mod tests;
@@ -37,6 +39,7 @@ use axum::routing::{get, post};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -80,6 +83,10 @@ pub struct ModelInfo {
     pub device: Option<String>,
     /// The Hub's task name for the model, where it is known.
     pub pipeline_tag: Option<String>,
+    /// Special tokens of its tokenizer, by name.
+    pub special_tokens: Map<String, Value>,
+    /// Its chat template, if it has one.
+    pub chat_template: Option<String>,
 }
 
 /// Who may ask, and what answers say about the server.
@@ -158,7 +165,9 @@ pub fn router(app: App) -> Router {
 fn routes(api: &Arc<Api>) -> Router<Arc<Api>> {
     Router::new()
         .merge(generating().route_layer(from_fn(observe::observe)))
-        .route("/tokenize", post(tgi::tokenize))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/tokenizer_info", get(tokens::tokenizer_info))
         .route("/chat_tokenize", post(openai::tokenize))
         .route("/health", get(health::health))
         .route("/ping", get(health::health))
@@ -180,6 +189,8 @@ fn generating() -> Router<Arc<Api>> {
         .route("/generate", post(tgi::generate))
         .route("/generate_stream", post(tgi::generate_stream))
         .route("/v1/chat/completions", post(openai::chat))
+        .route("/invocations", post(hosted::invocations))
+        .route("/vertex", post(hosted::vertex))
 }
 
 async fn not_found() -> ApiError {

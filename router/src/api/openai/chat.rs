@@ -10,7 +10,7 @@ use http::HeaderMap;
 use super::decode::Decoder;
 use super::types::{AnswerMessage, ChatCompletion, Choice, Logprobs, PromptTokensDetails, UsageBody};
 use super::validate::Reply;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, ErrorKind};
 use crate::api::feed::{Feed, Usage};
 use crate::api::start::Running;
 use crate::api::{Api, head};
@@ -41,6 +41,16 @@ pub(super) async fn collect(api: &Api, running: Running, reply: &Reply) -> Resul
         usage: usage.into(),
     };
     Ok((Json(completion).into_response(), headers))
+}
+
+/// The text of the first answer.
+pub(super) async fn text(api: &Api, running: Running, reply: &Reply) -> Result<String, ApiError> {
+    let Some(feed) = running.feeds.into_iter().next() else {
+        return Err(ApiError::new(ErrorKind::Incomplete, "Incomplete generation"));
+    };
+    let (choice, usage) = read(api, feed, reply, 0).await?;
+    running.stopwatch.read(&usage).record(&usage);
+    Ok(choice.message.content)
 }
 
 async fn read(api: &Api, mut feed: Feed, reply: &Reply, index: u32) -> Result<(Choice, Usage), ApiError> {

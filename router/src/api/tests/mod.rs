@@ -9,5 +9,6 @@ mod fake;
 mod fixture;
 mod native;
 mod server_facts;
+mod small_routes;
 mod streams;
 mod wire;
