@@ -23,6 +23,11 @@ class Node:
 
     program: Path
 
+    @property
+    def packages(self) -> Path:
+        """Where packages lie that the browser reads, not Node."""
+        return PROJECT / "node_modules"
+
     def run(self, script: str, *arguments: str) -> JsonValue:
         """What the script printed, as JSON."""
         command = [str(self.program), script, *arguments]

@@ -11,8 +11,8 @@ use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, Method};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::Api;
 use super::error::{ApiError, ErrorKind};
+use super::{Api, web};
 
 /// Routes that a prober without a key may ask.
 const OPEN_ROUTES: &[&str] = &["/", "/health", "/live", "/ready", "/ping"];
@@ -50,7 +50,7 @@ pub(super) async fn require_key(
 
 fn is_open(method: &Method, path: &str, metrics_need_key: bool) -> bool {
     let reads = method == Method::GET || method == Method::HEAD;
-    reads && (OPEN_ROUTES.contains(&path) || (path == "/metrics" && !metrics_need_key))
+    reads && (OPEN_ROUTES.contains(&path) || web::is_page(path) || (path == "/metrics" && !metrics_need_key))
 }
 
 fn knows_key(headers: &HeaderMap, keys: &[ApiKey]) -> bool {
@@ -124,6 +124,7 @@ mod tests {
     fn only_named_reads_are_open() {
         assert!(is_open(&Method::GET, "/health", true));
         assert!(is_open(&Method::GET, "/metrics", false));
+        assert!(is_open(&Method::GET, "/playground/main.js", true));
         assert!(!is_open(&Method::GET, "/metrics", true));
         assert!(!is_open(&Method::POST, "/", true));
         assert!(!is_open(&Method::GET, "/info", false));

@@ -1,11 +1,10 @@
-//! What the server says about itself: `/`, `/info`, `/metrics`.
+//! What the server says about itself: `/info`, `/metrics`.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use metrics::{counter, gauge};
 use serde::Serialize;
@@ -37,11 +36,6 @@ pub(super) struct Info {
     docker_label: Option<&'static str>,
     takes_images: bool,
     payload_limit: usize,
-}
-
-/// `GET /`: empty, as health checks expect.
-pub(super) async fn root() -> StatusCode {
-    StatusCode::OK
 }
 
 /// `GET /info`.

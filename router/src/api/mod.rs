@@ -26,6 +26,7 @@ mod text;
 mod tgi;
 mod timing;
 mod tokens;
+mod web;
 
 #[cfg(test)]
 mod tests;
@@ -177,6 +178,7 @@ fn routes(api: &Arc<Api>) -> Router<Arc<Api>> {
         .route("/metrics", get(info::metrics))
         .route("/v1/models", get(openai::models))
         .route("/v1/models/{*id}", get(openai::model))
+        .route("/playground/{file}", get(web::file))
         .route_layer(from_fn(head::note_route))
         .with_state(Arc::clone(api))
 }
@@ -184,7 +186,7 @@ fn routes(api: &Arc<Api>) -> Router<Arc<Api>> {
 /// Routes that generate. They count as requests in the metrics.
 fn generating() -> Router<Arc<Api>> {
     Router::new()
-        .route("/", post(tgi::compat).get(info::root))
+        .route("/", post(tgi::compat).get(web::root))
         .route("/v1", post(tgi::compat))
         .route("/generate", post(tgi::generate))
         .route("/generate_stream", post(tgi::generate_stream))

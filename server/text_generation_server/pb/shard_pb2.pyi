@@ -721,7 +721,9 @@ class StepResult(_message.Message):
     """from taking the plan to giving the result"""
     @_builtins.property
     def sampled_sequence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """One entry for each row that had SAMPLE and did not fail, in row order."""
+        """One entry for each row that had SAMPLE and did not fail, in row order. Behind it may stand further entries of the
+        same sequence: tokens that its grammar forces to follow. A sample of one of these that is in flight is surplus.
+        """
 
     @_builtins.property
     def sampled_token(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...

@@ -11,4 +11,5 @@ mod native;
 mod server_facts;
 mod small_routes;
 mod streams;
+mod web;
 mod wire;
