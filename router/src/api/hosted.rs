@@ -1,4 +1,4 @@
-//! Routes that hosts of models call: `/invocations` (SageMaker) and `/vertex` (Vertex AI). Either takes the bodies of
+//! Routes that hosts of models call: `/invocations` (`SageMaker`) and `/vertex` (Vertex AI). Either takes the bodies of
 //! other routes, and says what is wrong with them as those do.
 
 use std::sync::Arc;

@@ -90,19 +90,19 @@ pub(super) async fn tokenize(
         TokenizeBody::Prompt(body) => {
             let special_tokens = body.extras.add_special_tokens != Some(false);
             let tokenized = api.prompts.tokenize_text(body.prompt, special_tokens).await?;
-            Ok(Json(counted(&api, tokenized, &body.extras)).into_response())
+            Ok(Json(counted(&api, &tokenized, &body.extras)).into_response())
         }
         TokenizeBody::Chat(body, extras) => {
             if extras.add_generation_prompt == Some(false) {
                 return Err(ApiError::field("add_generation_prompt", "must be true: the model is to answer"));
             }
             let tokenized = openai::tokens(&api, *body).await?;
-            Ok(Json(counted(&api, tokenized, &extras)).into_response())
+            Ok(Json(counted(&api, &tokenized, &extras)).into_response())
         }
     }
 }
 
-fn counted(api: &Api, tokenized: Tokenized, extras: &Extras) -> TokenCount {
+fn counted(api: &Api, tokenized: &Tokenized, extras: &Extras) -> TokenCount {
     let table = api.prompts.table();
     let tokens: Vec<TokenId> = tokenized.tokens.iter().map(|token| token.id).collect();
     let strings = || tokens.iter().map(|&id| table.token_text(id)).collect();
