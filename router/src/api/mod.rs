@@ -37,13 +37,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 pub use self::auth::ApiKey;
 pub use self::error::{ApiError, ErrorKind};
@@ -220,6 +219,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
     layer
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([CONTENT_TYPE, AUTHORIZATION, head::REQUEST_ID])
+        // SDKs in browsers send headers of their own, and a new release more of them.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([head::REQUEST_ID])
 }

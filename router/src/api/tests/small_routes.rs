@@ -1,5 +1,7 @@
 //! Routes that take the bodies of others, and those about tokens.
 
+use axum::body::Body;
+use http::Request;
 use serde_json::{Value, json};
 
 use super::fake::Script;
@@ -93,4 +95,15 @@ async fn detokenize_is_the_way_back() {
 async fn tokenizer_info_has_the_template() {
     let (status, body) = read(Setup::playing([]).get("/tokenizer_info").await).await;
     assert_eq!((status.as_u16(), body.get("chat_template")), (200, Some(&Value::Null)));
+}
+
+#[tokio::test]
+async fn a_preflight_allows_the_headers_that_sdks_send() {
+    let mut setup = Setup::playing([]);
+    setup.options.cors_allow_origin = vec!["*".parse().unwrap()];
+    let request = Request::options("/v1/chat/completions").header("origin", "https://a.example");
+    let request = request.header("access-control-request-method", "POST");
+    let request = request.header("access-control-request-headers", "authorization,x-stainless-lang,x-use-cache");
+    let response = setup.send(request.body(Body::empty()).unwrap()).await;
+    assert_eq!(response.headers()["access-control-allow-headers"], "authorization,x-stainless-lang,x-use-cache");
 }
