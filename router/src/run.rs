@@ -209,6 +209,8 @@ fn model_info(config: &RouterConfig, model: &PreparedModel, facts: &ModelFacts) 
         dtype: Some(facts.dtype.clone()),
         device: Some(facts.device.clone()),
         pipeline_tag: facts.takes_images.then(|| "image-text-to-text".to_owned()),
+        special_tokens: model.special_tokens.clone(),
+        chat_template: model.chat_template.clone(),
     }
 }
 

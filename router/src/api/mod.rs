@@ -11,6 +11,7 @@ mod generator;
 mod guided;
 mod head;
 mod health;
+mod hosted;
 mod info;
 mod limits;
 mod loading;
@@ -25,6 +26,7 @@ mod stop;
 mod text;
 mod tgi;
 mod timing;
+mod tokens;
 mod web;
 
 #[cfg(test)]
@@ -36,12 +38,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 pub use self::auth::ApiKey;
 pub use self::error::{ApiError, ErrorKind};
@@ -85,6 +87,10 @@ pub struct ModelInfo {
     pub device: Option<String>,
     /// The Hub's task name for the model, where it is known.
     pub pipeline_tag: Option<String>,
+    /// Special tokens of its tokenizer, by name.
+    pub special_tokens: Map<String, Value>,
+    /// Its chat template, if it has one.
+    pub chat_template: Option<String>,
 }
 
 /// Who may ask, and what answers say about the server.
@@ -166,7 +172,9 @@ pub fn router(app: App) -> Router {
 fn routes(api: &Arc<Api>) -> Router<Arc<Api>> {
     Router::new()
         .merge(generating().route_layer(from_fn(observe::observe)))
-        .route("/tokenize", post(tgi::tokenize))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/tokenizer_info", get(tokens::tokenizer_info))
         .route("/chat_tokenize", post(openai::tokenize))
         .route("/health", get(health::health))
         .route("/ping", get(health::health))
@@ -190,6 +198,8 @@ fn generating() -> Router<Arc<Api>> {
         .route("/generate_stream", post(tgi::generate_stream))
         .route("/v1/chat/completions", post(openai::chat))
         .route("/v1/completions", post(openai::completions))
+        .route("/invocations", post(hosted::invocations))
+        .route("/vertex", post(hosted::vertex))
 }
 
 async fn not_found() -> ApiError {
@@ -217,6 +227,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
     layer
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([CONTENT_TYPE, AUTHORIZATION, head::REQUEST_ID])
+        // SDKs in browsers send headers of their own, and a new release more of them.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([head::REQUEST_ID])
 }

@@ -114,6 +114,13 @@ impl Inner {
         self.raw_truncated(segments, images, None, with_offsets)
     }
 
+    pub(super) fn plain_text(&self, text: &str, special_tokens: bool) -> Result<Built, PromptError> {
+        let mut spanned = Spanned::default();
+        spanned.push_user_text(text);
+        let forbidden = self.encoder.media();
+        self.assemble(spanned, Vec::new(), &Assembly { forbidden, special_tokens, truncate: None, with_offsets: true })
+    }
+
     fn raw_truncated(
         &self,
         segments: &[Segment],

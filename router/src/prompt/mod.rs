@@ -182,6 +182,11 @@ impl PromptBuilder {
         self.run(bytes, move |inner| inner.raw_text(&segments, images, true).map(Built::tokenized)).await
     }
 
+    /// The tokens of a text without images, with the tokenizer's own special tokens around it or without them.
+    pub async fn tokenize_text(&self, text: String, special_tokens: bool) -> Result<Tokenized, PromptError> {
+        self.run(text.len(), move |inner| inner.plain_text(&text, special_tokens).map(Built::tokenized)).await
+    }
+
     /// Splits `inputs` at its `![alt](url)` images; URLs are in the order of the image segments.
     pub fn segments(inputs: &str) -> (Vec<Segment>, Vec<String>) {
         markdown::segments(inputs)

@@ -13,7 +13,7 @@ use super::types::{
     AnswerMessage, CallBody, ChatCompletion, Choice, FunctionBody, Logprobs, PromptTokensDetails, UsageBody,
 };
 use super::validate::Reply;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, ErrorKind};
 use crate::api::feed::{Feed, Usage};
 use crate::api::start::Running;
 use crate::api::{Api, head};
@@ -44,6 +44,16 @@ pub(super) async fn collect(api: &Api, running: Running, reply: &Reply) -> Resul
         usage: usage.into(),
     };
     Ok((Json(completion).into_response(), headers))
+}
+
+/// The text of the first answer.
+pub(super) async fn text(api: &Api, running: Running, reply: &Reply) -> Result<String, ApiError> {
+    let Some(feed) = running.feeds.into_iter().next() else {
+        return Err(ApiError::new(ErrorKind::Incomplete, "Incomplete generation"));
+    };
+    let (choice, usage) = read(api, feed, reply, 0).await?;
+    running.stopwatch.read(&usage).record(&usage);
+    Ok(choice.message.content.unwrap_or_default())
 }
 
 async fn read(api: &Api, mut feed: Feed, reply: &Reply, index: u32) -> Result<(Choice, Usage), ApiError> {

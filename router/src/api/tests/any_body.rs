@@ -57,6 +57,8 @@ const FIELDS: &[&str] = &[
     "prompt",
     "echo",
     "suffix",
+    "instances",
+    "tokens",
 ];
 
 fn scalar() -> impl Strategy<Value = Value> {
@@ -117,6 +119,19 @@ fn nearly_good() -> impl Strategy<Value = Value> {
     })
 }
 
+const PATHS: [&str; 10] = [
+    "/",
+    "/generate",
+    "/generate_stream",
+    "/tokenize",
+    "/detokenize",
+    "/chat_tokenize",
+    "/invocations",
+    "/vertex",
+    "/v1/chat/completions",
+    "/v1/completions",
+];
+
 /// Sends a body everywhere; the worst status.
 fn worst_status(body: &Value) -> u16 {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -124,15 +139,7 @@ fn worst_status(body: &Value) -> u16 {
         let mut worst = 0;
         let setup = Setup::playing(vec![Script::ended("ab"); 40]);
         let router = setup.router();
-        for path in [
-            "/",
-            "/generate",
-            "/generate_stream",
-            "/tokenize",
-            "/chat_tokenize",
-            "/v1/chat/completions",
-            "/v1/completions",
-        ] {
+        for path in PATHS {
             let status = router.clone().oneshot(post(path, body)).await.unwrap().status().as_u16();
             assert!((200..500).contains(&status), "{path} {status}");
             assert_eq!(setup.fake.live(), 0, "{path}");
@@ -159,7 +166,10 @@ proptest! {
 #[test]
 fn a_good_body_is_good_everywhere() {
     assert_eq!(
-        worst_status(&json!({"inputs": "q", "prompt": "q", "messages": [{"role": "user", "content": "q"}]})),
+        worst_status(&json!({
+            "inputs": "q", "prompt": "q", "messages": [{"role": "user", "content": "q"}], "instances": [{"inputs": "q"}],
+            "tokens": [97],
+        })),
         200
     );
 }

@@ -11,6 +11,7 @@ mod fixture;
 mod guided;
 mod native;
 mod server_facts;
+mod small_routes;
 mod streams;
 mod tools;
 mod web;

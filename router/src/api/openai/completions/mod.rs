@@ -15,7 +15,7 @@ use axum::extract::State;
 use axum::response::Response;
 use futures::future::try_join_all;
 
-use self::types::CompletionBody;
+pub(in crate::api) use self::types::CompletionBody;
 use self::validate::Completions;
 use super::chat::{FINGERPRINT, unix_seconds};
 use super::types::FinishReason;
