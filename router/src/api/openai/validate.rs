@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::bias;
 use super::conversation::{self, Parsed};
 use super::types::{ChatBody, MessageBody, StreamOptions};
 use crate::api::error::{ApiError, ErrorKind};
@@ -86,9 +87,6 @@ fn refuse_unserved(body: &ChatBody) -> Result<(), ApiError> {
     if asked(&body.grammar) {
         return Err(unguided("grammar"));
     }
-    if body.logit_bias.as_ref().is_some_and(|bias| !is_empty(bias)) {
-        return Err(ApiError::field("logit_bias", "is not served by this version"));
-    }
     if body.adapter_id.is_some() {
         return Err(ApiError::new(ErrorKind::NotFound, "`adapter_id` names no loaded adapter").at("adapter_id"));
     }
@@ -97,15 +95,6 @@ fn refuse_unserved(body: &ChatBody) -> Result<(), ApiError> {
 
 fn unguided(field: &str) -> ApiError {
     ApiError::field(field, "is refused: guided generation is not served by this version")
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        _ => false,
-    }
 }
 
 /// Tools for the template. A choice that would have to be enforced is refused.
@@ -143,6 +132,7 @@ fn sampling(body: &ChatBody, api: &Api) -> Result<Sampling, ApiError> {
         num_top_tokens: if body.logprobs == Some(true) { top_logprobs } else { 0 },
         logprobs: LogprobSource::Raw,
         penalty_scope: PenaltyScope::Output,
+        logit_bias: bias::parse(body.logit_bias.as_ref(), api)?,
     })
 }
 

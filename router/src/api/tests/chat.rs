@@ -87,7 +87,7 @@ async fn what_is_not_served_is_refused() {
         (json!({"tool_choice": {"type": "function", "function": {"name": "f"}}}), "tool_choice"),
         (json!({"tool_choice": "get_weather"}), "tool_choice"),
         (json!({"grammar": {"type": "regex", "value": "a"}}), "grammar"),
-        (json!({"logit_bias": {"5": 1}}), "logit_bias"),
+        (json!({"logit_bias": {"5": 101}}), "logit_bias"),
         (json!({"n": 3}), "n"),
         (json!({"n": 0}), "n"),
         (json!({"top_logprobs": 6, "logprobs": true}), "top_logprobs"),
