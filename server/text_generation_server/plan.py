@@ -58,6 +58,8 @@ class Sampling:
     raw_logprobs: bool = False
     relative_penalty: bool = False
     banned_token_ids: tuple[int, ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """What is added to the scores of single tokens, no token twice."""
 
 
 class GrammarKind(IntEnum):

@@ -1,7 +1,7 @@
 """Chooses the next token of every sampled row at once.
 
-Order, as in TGI: repetition penalty, frequency and presence penalty, banned ids, grammar, temperature, top-k, top-p,
-typical-p, choice. A random number depends on (seed, position) alone, so company in a batch changes nothing.
+Order, as in TGI: repetition penalty, frequency and presence penalty, logit bias, banned ids, grammar, temperature,
+top-k, top-p, typical-p, choice. A random number depends on (seed, position) alone, so company in a batch changes nothing.
 
 Suffixes: S sampled rows, V vocabulary.
 """
@@ -33,6 +33,7 @@ SETTINGS = np.dtype(
         ("greedy", np.bool_),
         ("raw_logprobs", np.bool_),
         ("penalised", np.bool_),
+        ("biased", np.bool_),
         ("banning", np.bool_),
         ("temperature", np.float32),
         ("top_k", np.int64),
@@ -88,6 +89,7 @@ class Sampler:
         self._last_token = torch.zeros(FIRST_CAPACITY, dtype=torch.int64, device=device)
         self._counts: dict[int, Counts] = {}
         self._banned: dict[int, Tensor] = {}
+        self._biases: dict[int, tuple[Tensor, Tensor]] = {}
 
     def learn(self, slot: int, sampling: Sampling, prompt_token_ids: Ints) -> None:
         """Starts a slot anew."""
@@ -99,11 +101,15 @@ class Sampler:
             self._counts[slot] = self._new_counts(sampling, prompt_token_ids)
         if sampling.banned_token_ids:
             self._banned[slot] = torch.tensor(sampling.banned_token_ids, device=self._device)
+        if sampling.logit_bias:
+            ids, biases = zip(*sampling.logit_bias, strict=True)
+            self._biases[slot] = (torch.tensor(ids, device=self._device), torch.tensor(biases, device=self._device))
 
     def forget(self, slot: int) -> None:
         """Drops what a slot holds."""
         self._counts.pop(slot, None)
         self._banned.pop(slot, None)
+        self._biases.pop(slot, None)
 
     def last_tokens(self, slots: Tensor) -> Tensor:
         """The token each slot sampled last."""
@@ -150,6 +156,9 @@ class Sampler:
     def _warp(self, scores_SV: Tensor, slots_S: Ints, settings_S: NDArray[np.void], allowed: Allowed | None) -> Tensor:
         if settings_S["penalised"].any():
             self._penalise(scores_SV, slots_S, settings_S)
+        for row in np.flatnonzero(settings_S["biased"]).tolist():
+            ids, biases = self._biases[int(slots_S[row])]
+            scores_SV[row].index_add_(0, ids, biases.to(scores_SV.dtype))
         for row in np.flatnonzero(settings_S["banning"]).tolist():
             scores_SV[row].index_fill_(0, self._banned[int(slots_S[row])], NEG_INF)
         if allowed is not None:
@@ -185,9 +194,9 @@ def _is_penalised(sampling: Sampling) -> bool:
 
 def _settings(sampling: Sampling) -> tuple[object, ...]:
     filters = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.typical_p)
-    penalised, banning = _is_penalised(sampling), bool(sampling.banned_token_ids)
-    plain = sampling.greedy and filters == (1.0, 0, 1.0, 1.0) and not penalised and not banning
-    flags = (plain, sampling.greedy, sampling.raw_logprobs, penalised, banning)
+    changes = (_is_penalised(sampling), bool(sampling.logit_bias), bool(sampling.banned_token_ids))
+    plain = sampling.greedy and filters == (1.0, 0, 1.0, 1.0) and not any(changes)
+    flags = (plain, sampling.greedy, sampling.raw_logprobs, *changes)
     return (*flags, *filters, sampling.num_top_tokens, sampling.seed)
 
 

@@ -163,7 +163,14 @@ def _sampling(message: pb.Sampling) -> Sampling:
         raw_logprobs=message.logprobs == pb.LOGPROB_SOURCE_RAW,
         relative_penalty=message.penalty_scope == pb.PENALTY_SCOPE_ALL_RELATIVE,
         banned_token_ids=tuple(_u32(message.banned_token_ids, "banned_token_ids").tolist()),
+        logit_bias=_logit_bias(message),
     )
+
+
+def _logit_bias(message: pb.Sampling) -> tuple[tuple[int, float], ...]:
+    ids = _u32(message.logit_bias_token_ids, "logit_bias_token_ids").tolist()
+    _require(len(ids) == len(message.logit_bias), "the logit_bias arrays differ in length")
+    return tuple(zip(ids, message.logit_bias, strict=True))
 
 
 def parse_header(message: pb.ImageHeader) -> ImageHeader:

@@ -701,6 +701,8 @@ class Sampling(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     PENALTY_SCOPE_FIELD_NUMBER: _builtins.int
     BANNED_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    LOGIT_BIAS_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    LOGIT_BIAS_FIELD_NUMBER: _builtins.int
     greedy: _builtins.bool
     """take the best token; filters and temperature still shape logprobs"""
     temperature: _builtins.float
@@ -721,6 +723,12 @@ class Sampling(_message.Message):
     penalty_scope: Global___PenaltyScope.ValueType
     banned_token_ids: _builtins.bytes
     """u32 ids that can never be sampled (ignore_eos sends the end tokens)"""
+    logit_bias_token_ids: _builtins.bytes
+    """u32 ids, no id twice"""
+    @_builtins.property
+    def logit_bias(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """what is added to the score of each, after the penalties"""
+
     def __init__(
         self,
         *,
@@ -737,10 +745,12 @@ class Sampling(_message.Message):
         logprobs: Global___LogprobSource.ValueType = ...,
         penalty_scope: Global___PenaltyScope.ValueType = ...,
         banned_token_ids: _builtins.bytes = ...,
+        logit_bias_token_ids: _builtins.bytes = ...,
+        logit_bias: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["banned_token_ids", b"banned_token_ids", "frequency_penalty", b"frequency_penalty", "greedy", b"greedy", "logprobs", b"logprobs", "num_top_tokens", b"num_top_tokens", "penalty_scope", b"penalty_scope", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "typical_p", b"typical_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["banned_token_ids", b"banned_token_ids", "frequency_penalty", b"frequency_penalty", "greedy", b"greedy", "logit_bias", b"logit_bias", "logit_bias_token_ids", b"logit_bias_token_ids", "logprobs", b"logprobs", "num_top_tokens", b"num_top_tokens", "penalty_scope", b"penalty_scope", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "typical_p", b"typical_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

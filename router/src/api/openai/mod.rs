@@ -1,5 +1,6 @@
 //! OpenAI's routes, `/v1/chat/completions`, `/v1/completions` and `/v1/models`, and TGI's `/chat_tokenize` for the same body.
 
+mod bias;
 mod chat;
 mod completions;
 mod conversation;

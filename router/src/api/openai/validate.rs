@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::bias;
 use super::conversation::{self, Parsed};
 use super::tools::{CallReading, Offer};
 use super::types::{ChatBody, MessageBody, StreamOptions};
@@ -89,9 +90,6 @@ pub(super) fn model(asked: Option<String>, api: &Api) -> String {
 
 /// What this version cannot do is refused, not ignored.
 fn refuse_unserved(body: &ChatBody) -> Result<(), ApiError> {
-    if body.logit_bias.as_ref().is_some_and(|bias| !is_empty(bias)) {
-        return Err(ApiError::field("logit_bias", "is not served by this version"));
-    }
     if body.adapter_id.is_some() {
         return Err(ApiError::new(ErrorKind::NotFound, "`adapter_id` names no loaded adapter").at("adapter_id"));
     }
@@ -106,15 +104,6 @@ fn grammar(body: &ChatBody) -> Result<(Option<GrammarSource>, &'static str), Api
         (Some(_), Some(_)) => Err(ApiError::field(guided::FIELD, "must not be set with `response_format`")),
         (None, grammar) => Ok((grammar, guided::FIELD)),
         (format, None) => Ok((format, RESPONSE_FORMAT)),
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        _ => false,
     }
 }
 
@@ -154,6 +143,7 @@ fn sampling(body: &ChatBody, api: &Api) -> Result<Sampling, ApiError> {
         num_top_tokens: if body.logprobs == Some(true) { top_logprobs } else { 0 },
         logprobs: LogprobSource::Raw,
         penalty_scope: PenaltyScope::Output,
+        logit_bias: bias::parse(body.logit_bias.as_ref(), api)?,
     })
 }
 

@@ -73,7 +73,7 @@ async fn a_last_assistant_message_is_continued() {
 async fn what_is_not_served_is_refused() {
     let rows = [
         (json!({"tool_choice": "required"}), "tool_choice"),
-        (json!({"logit_bias": {"5": 1}}), "logit_bias"),
+        (json!({"logit_bias": {"5": 101}}), "logit_bias"),
         (json!({"n": 3}), "n"),
         (json!({"n": 0}), "n"),
         (json!({"top_logprobs": 6, "logprobs": true}), "top_logprobs"),

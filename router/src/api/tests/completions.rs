@@ -247,3 +247,25 @@ async fn one_refused_prompt_ends_them_all() {
     assert_eq!(status, 422);
     assert_eq!(setup.fake.live(), 0);
 }
+
+#[tokio::test]
+async fn biases_are_an_object_from_token_ids_to_numbers() {
+    for (path, prompt) in [(PATH, "prompt"), ("/v1/chat/completions", "messages")] {
+        let ask = |bias: Value| {
+            let value = if prompt == "prompt" { json!("a") } else { json!([{"role": "user", "content": "q"}]) };
+            json!({prompt: value, "logit_bias": bias})
+        };
+        let setup = Setup::playing(vec![Script::ended("x"); 3]);
+        assert_eq!(setup.post(path, ask(json!({"97": -100, "5": 1.5}))).await.0, 200);
+        assert_eq!(setup.fake.request(0).sampling.logit_bias, [(5, 1.5), (97, -100.0)]);
+        for nothing in [json!({}), json!([])] {
+            assert_eq!(setup.post(path, ask(nothing)).await.0, 200);
+        }
+        for bad in [json!({"97": 101}), json!({"97": "1"}), json!({"5000": 1}), json!({"a": 1}), json!([1.0]), json!(3)]
+        {
+            let (status, answer) = setup.post(path, ask(bad)).await;
+            assert_eq!(status, 422, "{answer}");
+            assert!(answer["error"].as_str().unwrap().contains("logit_bias"), "{answer}");
+        }
+    }
+}

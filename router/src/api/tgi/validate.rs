@@ -99,6 +99,7 @@ fn sampling(parameters: &Parameters, api: &Api) -> Result<Sampling, ApiError> {
         num_top_tokens,
         logprobs: LogprobSource::Warped,
         penalty_scope: PenaltyScope::AllRelative,
+        logit_bias: Vec::new(),
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use text_generation_scheduler::TokenId;
 
-use super::types::{Logprobs, TopLogprobs};
+use super::types::{Scores, TopLogprobs};
 use crate::api::stop::{Cut, StopCutter};
 use crate::api::tgi::{FinishReason, Token};
 use crate::detokenize::{Detokenizer, TokenTable};
@@ -106,13 +106,13 @@ impl ShownToken {
     }
 
     /// The best tokens in its place, as TGI shows them.
-    pub(super) fn native_top(&self, table: &TokenTable) -> Vec<Token> {
+    pub(super) fn native_top(&self, most: usize, table: &TokenTable) -> Vec<Token> {
         let token = |&(id, logprob)| Token { id, text: table.token_text(id), logprob, special: table.is_special(id) };
-        self.top.iter().map(token).collect()
+        self.top.iter().take(most).map(token).collect()
     }
 }
 
-impl Logprobs {
+impl Scores {
     /// With `most` of the best tokens beside each.
     pub(super) fn of<'a>(tokens: impl IntoIterator<Item = &'a ShownToken>, most: usize, table: &TokenTable) -> Self {
         let mut logprobs = Self::default();

@@ -1,7 +1,7 @@
 //! One continuation of one prompt as it is read: what each token adds to the answer, whichever way that is sent.
 
 use super::decode::{Decoder, ShownToken, Step};
-use super::types::Logprobs;
+use super::types::Scores;
 use super::validate::Reply;
 use crate::api::Api;
 use crate::api::feed::{Broken, Feed, Usage};
@@ -79,7 +79,7 @@ impl Sequence {
     }
 
     /// The log-probabilities of tokens that are shown, if anybody asked.
-    pub(super) fn logprobs(&self, tokens: &[ShownToken], reply: &Reply) -> Option<Logprobs> {
-        reply.logprobs.map(|most| Logprobs::of(tokens, most as usize, self.table()))
+    pub(super) fn logprobs(&self, tokens: &[ShownToken], reply: &Reply) -> Option<Scores> {
+        reply.logprobs.map(|most| Scores::of(tokens, most as usize, self.table()))
     }
 }

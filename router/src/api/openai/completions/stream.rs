@@ -11,7 +11,7 @@ use text_generation_scheduler::TokenId;
 use super::decode::{ShownToken, Step};
 use super::sequence::{self, Sequence};
 use super::types::{Choice, Chunk, Native, OBJECT};
-use super::validate::Reply;
+use super::validate::{Reply, UsageChunks};
 use super::{FINGERPRINT, new_id, unix_seconds};
 use crate::api::Api;
 use crate::api::error::ApiError;
@@ -116,9 +116,12 @@ impl Open {
     }
 
     fn chunk(&self, sequence: &Sequence, token: &ShownToken, text: String, finish: Option<FinishReason>) -> Frame {
-        let top_tokens = if self.reply.top_tokens { token.native_top(sequence.table()) } else { Vec::new() };
-        let native = Native { token: Some(token.native(sequence.table())), top_tokens, details: None };
-        self.frame(sequence, std::slice::from_ref(token), text, finish, native)
+        let native = Native {
+            token: Some(token.native(sequence.table())),
+            top_tokens: token.native_top(self.reply.top_tokens, sequence.table()),
+            details: None,
+        };
+        self.frame(sequence, Step { text, tokens: vec![token.clone()], finish }, native)
     }
 
     /// A chunk whose tokens may not be shown, or not yet. Its `token` has no text: clients read one in every event.
@@ -126,26 +129,20 @@ impl Open {
         let special = sequence.table().is_special(latest);
         let token = Token { id: latest, text: String::new(), logprob: 0.0, special };
         let token = (!self.reply.prompt_only).then_some(token);
-        self.frame(sequence, &[], text, finish, Native { token, ..Native::default() })
+        self.frame(sequence, Step { text, tokens: Vec::new(), finish }, Native { token, ..Native::default() })
     }
 
-    fn frame(
-        &self,
-        sequence: &Sequence,
-        tokens: &[ShownToken],
-        text: String,
-        finish: Option<FinishReason>,
-        native: Native,
-    ) -> Frame {
-        let details = finish.filter(|_| self.reply.details).map(|finish| details(sequence, finish));
+    fn frame(&self, sequence: &Sequence, step: Step, native: Native) -> Frame {
+        let details = step.finish.filter(|_| self.reply.details).map(|finish| details(sequence, finish));
         let choice = Choice {
             index: sequence.index,
-            text,
-            logprobs: sequence.logprobs(tokens, &self.reply),
-            finish_reason: finish.map(Into::into),
+            text: step.text,
+            logprobs: sequence.logprobs(&step.tokens, &self.reply),
+            finish_reason: step.finish.map(Into::into),
             details: None,
         };
-        let usage = self.reply.continuous_usage.then(|| usage(&self.sequences, &self.reply));
+        let continuous = self.reply.usage == UsageChunks::All;
+        let usage = continuous.then(|| usage(&self.sequences, &self.reply));
         self.envelope.frame(vec![choice], usage, Native { details, ..native })
     }
 
@@ -153,7 +150,8 @@ impl Open {
         let usage = usage(&self.sequences, &self.reply);
         self.stopwatch.read(&usage).record(&usage);
         self.client.done();
-        let counted = self.reply.include_usage.then(|| self.envelope.frame(Vec::new(), Some(usage), Native::default()));
+        let told = self.reply.usage != UsageChunks::None;
+        let counted = told.then(|| self.envelope.frame(Vec::new(), Some(usage), Native::default()));
         counted.into_iter().chain([done()]).collect()
     }
 

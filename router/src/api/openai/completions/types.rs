@@ -68,7 +68,7 @@ pub(super) struct Choice {
     /// Counts the continuations of all prompts, prompt after prompt.
     pub(super) index: u32,
     pub(super) text: String,
-    pub(super) logprobs: Option<Logprobs>,
+    pub(super) logprobs: Option<Scores>,
     /// `None` while there is more to come.
     pub(super) finish_reason: Option<FinishReason>,
     /// TGI's, if asked for; not in streams.
@@ -105,7 +105,7 @@ pub(super) struct Native {
 
 /// Log-probabilities of the tokens of a text, in the shape that only completions have.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub(super) struct Logprobs {
+pub(super) struct Scores {
     pub(super) tokens: Vec<String>,
     /// `null` for the first token of a prompt.
     pub(super) token_logprobs: Vec<Option<f32>>,

@@ -5,6 +5,8 @@ use serde_json::Value;
 use super::prompt::PromptBody;
 use super::types::CompletionBody;
 use crate::api::error::{ApiError, ErrorKind};
+use crate::api::openai::bias;
+use crate::api::openai::types::StreamOptions;
 use crate::api::openai::validate::model;
 use crate::api::start::{Input, ValidRequest};
 use crate::api::{Api, ranges};
@@ -39,10 +41,17 @@ pub(super) struct Reply {
     /// `max_tokens` is 0: the one token that has to be generated is not part of the answer.
     pub(super) prompt_only: bool,
     pub(super) details: bool,
-    /// Whether events list TGI's `top_tokens`.
-    pub(super) top_tokens: bool,
-    pub(super) include_usage: bool,
-    pub(super) continuous_usage: bool,
+    /// How many of TGI's `top_tokens` are listed.
+    pub(super) top_tokens: usize,
+    pub(super) usage: UsageChunks,
+}
+
+/// Which chunks of a stream say what the request has cost.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum UsageChunks {
+    None,
+    Last,
+    All,
 }
 
 impl Completions {
@@ -80,9 +89,6 @@ fn refuse_unserved(body: &CompletionBody) -> Result<(), ApiError> {
         if refused {
             return Err(ApiError::field(field, "is refused: guided generation is not served by this version"));
         }
-    }
-    if body.logit_bias.as_ref().is_some_and(|bias| bias.as_object().is_none_or(|map| !map.is_empty())) {
-        return Err(ApiError::field("logit_bias", "is not served by this version"));
     }
     if body.adapter_id.is_some() {
         return Err(ApiError::new(ErrorKind::NotFound, "`adapter_id` names no loaded adapter").at("adapter_id"));
@@ -150,8 +156,6 @@ fn reply(body: &CompletionBody, sampling: &Sampling, api: &Api) -> Result<Reply,
     let stops = body.stop.as_ref().map(|stops| stops.0.clone()).unwrap_or_default();
     ranges::stops(&stops, &api.limits)?;
     let (shown, generated) = answers(body, api)?;
-    let options = body.stream_options.unwrap_or_default();
-    let include_usage = options.include_usage == Some(true);
     Ok(Reply {
         model: model(body.model.clone(), api),
         stops,
@@ -162,10 +166,17 @@ fn reply(body: &CompletionBody, sampling: &Sampling, api: &Api) -> Result<Reply,
         shown,
         prompt_only: body.max_tokens == Some(0),
         details: body.details == Some(true) || body.decoder_input_details == Some(true),
-        top_tokens: body.top_n_tokens.is_some_and(|number| number > 0),
-        include_usage,
-        continuous_usage: include_usage && options.continuous_usage_stats == Some(true),
+        top_tokens: body.top_n_tokens.unwrap_or(0) as usize,
+        usage: usage_chunks(body.stream_options.unwrap_or_default()),
     })
+}
+
+fn usage_chunks(options: StreamOptions) -> UsageChunks {
+    match (options.include_usage, options.continuous_usage_stats) {
+        (Some(true), Some(true)) => UsageChunks::All,
+        (Some(true), _) => UsageChunks::Last,
+        _ => UsageChunks::None,
+    }
 }
 
 /// Continuations to show of each prompt, and to generate.
@@ -222,6 +233,7 @@ fn sampling(body: &CompletionBody, api: &Api) -> Result<Sampling, ApiError> {
         num_top_tokens: logprobs.max(top_n_tokens),
         logprobs: LogprobSource::Raw,
         penalty_scope: PenaltyScope::Output,
+        logit_bias: bias::parse(body.logit_bias.as_ref(), api)?,
     })
 }
 

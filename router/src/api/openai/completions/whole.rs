@@ -114,7 +114,7 @@ impl Ended {
 
     fn details(&self, reply: &Reply) -> Details {
         let table = self.sequence.table();
-        let top_tokens = self.tokens.iter().map(|token| token.native_top(table));
+        let top_tokens = self.tokens.iter().map(|token| token.native_top(reply.top_tokens, table));
         Details {
             finish_reason: self.finish,
             generated_tokens: self.sequence.usage.generated_tokens,
@@ -122,7 +122,7 @@ impl Ended {
             prefill: Vec::new(),
             tokens: self.tokens.iter().map(|token| token.native(table)).collect(),
             best_of_sequences: None,
-            top_tokens: if reply.top_tokens { top_tokens.collect() } else { Vec::new() },
+            top_tokens: if reply.top_tokens > 0 { top_tokens.collect() } else { Vec::new() },
         }
     }
 }
