@@ -19,7 +19,7 @@ from test_sampler import CPU
 from text_generation_server import grammar as guided
 from text_generation_server.distributed import Ranks
 from text_generation_server.grammar import Grammars, GuidedSlots
-from text_generation_server.plan import FailureKind, Grammar, GrammarKind, Sampling
+from text_generation_server.plan import FailureKind, Grammar, GrammarKind, Sampling, StepResult
 from text_generation_server.sampler import Sampler
 
 EOS = 2
@@ -79,6 +79,11 @@ def text(tokens: Sequence[int]) -> str:
     return tokenizer().decode_str(list(tokens)[: tokens.index(EOS)])
 
 
+def entries(result: StepResult) -> list[tuple[int, int]]:
+    """Sequence and token of all that was sampled or forced."""
+    return list(zip(result.sampled.sequences, result.sampled.token_ids, strict=True))
+
+
 def generate(
     driver: Driver, wanted: Sequence[tuple[Sampling, Grammar | None]], num_tokens: int, first: int = 1
 ) -> list[list[int]]:
@@ -96,8 +101,11 @@ def generate(
         ]
         result = driver.step(rows)
         assert not result.failures
-        for sequence, token in zip(result.sampled.sequences, result.sampled.token_ids, strict=True):
-            outputs[sequence - first].append(token)
+        for number, tokens in enumerate(outputs):
+            said = [token for sequence, token in entries(result) if sequence == first + number]
+            # A token that was named as one that can only follow is sampled all the same when its row comes.
+            assert tokens[index : index + 1] in ([], said)
+            tokens += said if len(tokens) == index else []
     driver.step([], forget_sequences=[first + number for number in range(len(wanted))])
     return outputs
 
@@ -110,10 +118,11 @@ def test_the_best_of_what_llguidance_allows_is_chosen(grammars: Grammars, gramma
     sampler.learn(3, Sampling(num_top_tokens=1), ints([]))
     guides.learn(3, grammar)
     random = torch.Generator().manual_seed(1)
-    for _ in range(60):
+    for position in range(60):
         scores = torch.randn(1, vocabulary, generator=random)
-        choice = sampler.sample(scores, ints([3]), ints([0]), guides.allowed(ints([3])))
-        guides.accept(ints([3]), choice.token_ids, choice.good)
+        at = (ints([3]), ints([position]))
+        choice = sampler.sample(scores, *at, guides.allowed(*at))
+        guides.accept(*at, choice.token_ids, choice.good)
         bits = np.unpackbits(np.frombuffer(truth.compute_bitmask(), np.uint8), bitorder="little")[:vocabulary]
         may = torch.zeros(vocabulary, dtype=torch.bool)
         may[: len(bits)] = torch.from_numpy(bits).bool()
@@ -131,7 +140,7 @@ def test_raw_logprobs_of_a_guided_row_are_the_models(grammars: Grammars) -> None
     for slot in range(2):
         guides.learn(slot, LARK)
     scores = torch.randn(1, facts()[1], generator=torch.Generator().manual_seed(1)).expand(2, -1)
-    choice = sampler.sample(scores.clone(), ints([0, 1]), ints([0, 0]), guides.allowed(ints([0, 1])))
+    choice = sampler.sample(scores.clone(), ints([0, 1]), ints([0, 0]), guides.allowed(ints([0, 1]), ints([0, 0])))
     raw = torch.log_softmax(scores[0], -1)[int(choice.token_ids[0])]
     assert choice.logprobs[0] == pytest.approx(float(raw), abs=1e-5)
     assert choice.logprobs[1] > choice.logprobs[0]
@@ -179,22 +188,22 @@ def test_a_slot_starts_anew(driver: Driver) -> None:
 def test_a_mask_that_takes_too_long_is_not_waited_for(grammars: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guided, "FIRST_MASK_S", 0.05)
     stuck: Future[tuple[LLMatcher | None, guided.Mask]] = Future()
-    guide = guided.Guide(grammars._workers, stuck)
+    guide = guided.Guide(grammars._workers, stuck, skips=True)
     started = time.monotonic()
-    assert guide.mask() == guided.LOST
+    assert guide.words(0) is None
     assert time.monotonic() - started < 1.0
 
 
 def test_a_broken_worker_loses_the_grammar(grammars: Grammars) -> None:
     broken: Future[tuple[LLMatcher | None, guided.Mask]] = Future()
     broken.set_exception(ValueError("no"))
-    assert guided.Guide(grammars._workers, broken).mask() == guided.LOST
+    assert guided.Guide(grammars._workers, broken, skips=True).words(0) is None
 
 
 def test_a_tokenizer_that_cannot_be_read_loses_every_grammar() -> None:
     guides = GuidedSlots(Grammars("{}", [EOS]))
     guides.learn(0, REGEX)
-    allowed = guides.allowed(ints([0]))
+    allowed = guides.allowed(ints([0]), ints([0]))
     assert allowed is not None
     assert allowed.lost_G.tolist() == [True]
 
@@ -203,5 +212,38 @@ def test_two_ranks_follow_one_grammar(driver: Driver) -> None:
     wanted = [SCHEMA, None, HOPELESS, REGEX]
     ranks = two_ranks.run([PROMPT] * 4, 24, (), grammars=wanted)
     assert ranks[0] == ranks[1]
-    alone = [[] if grammar == HOPELESS else generate(driver, [(Sampling(), grammar)], 24)[0] for grammar in wanted]
+    alone = [[] if grammar == HOPELESS else generate(driver, [(Sampling(), grammar)], 24)[0][:24] for grammar in wanted]
     assert ranks[0] == alone
+
+
+FORCING = Grammar(GrammarKind.REGEX, r"(one|two) and then a long text that nobody chose(, again and again)?")
+
+
+def test_forced_tokens_come_at_once_and_change_nothing(driver: Driver) -> None:
+    [stepwise] = generate(driver, [(Sampling(num_top_tokens=1), FORCING)], 60, first=900)
+    driver.learn(950, PROMPT, Sampling(), FORCING)
+    rows, tokens = [driver.chunk(950, PROMPT, 0, len(PROMPT.token_ids))], list[int]()
+    steps = 0
+    while not tokens or tokens[-1] != EOS:
+        result = driver.step(rows)
+        said = [token for _, token in entries(result)]
+        tokens += said
+        steps += 1
+        whole = PROMPT.continued(tokens)
+        rows = [driver.chunk(950, whole, len(whole.token_ids) - len(said), len(said))]
+        assert not result.failures
+    assert tokens == stepwise[: stepwise.index(EOS) + 1]
+    assert steps < len(tokens) / 2
+    assert all(logprob == 0 for logprob in result.sampled.logprobs[1:])
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(num_top_tokens=1), Sampling(raw_logprobs=True), Sampling(repetition_penalty=1.2)]
+)
+def test_tokens_that_are_looked_at_are_sampled(driver: Driver, sampling: Sampling) -> None:
+    driver.learn(960, PROMPT, sampling, FORCING)
+    for index in range(8):
+        start = len(PROMPT.token_ids) + index - 1
+        row = driver.decode(960, start) if index else driver.chunk(960, PROMPT, 0, len(PROMPT.token_ids))
+        assert len(entries(driver.step([row]))) == 1
+    driver.step([], forget_sequences=[960])

@@ -116,9 +116,11 @@ def _guided(driver: Driver, prompt: Prompt, grammars: list[list[Any] | None], nu
     rows = [driver.chunk(number, prompt, 0, length) for number in range(len(grammars))]
     for index in range(num_tokens):
         sampled = driver.step(rows).sampled
-        for number, token in zip(sampled.sequences, sampled.token_ids, strict=True):
+        # Tokens that can only follow stand behind the sample, on rank 0. They are sampled all the same.
+        firsts = dict(reversed(list(zip(sampled.sequences, sampled.token_ids, strict=True))))
+        for number, token in firsts.items():
             outputs[number].append(token)
-        rows = [driver.decode(number, length + index) for number in sampled.sequences]
+        rows = [driver.decode(number, length + index) for number in sorted(firsts)]
     return outputs
 
 

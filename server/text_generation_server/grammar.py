@@ -1,7 +1,8 @@
 """Which tokens grammars allow next: matchers of guided sequences by sampler slot, worked on beside the step.
 
 As soon as a token is on the host its matcher takes it and computes the mask of the next one on a worker thread, while
-the model runs; the step waits for a mask only right before it samples. Matchers are used by one thread at a time: no
+the model runs; the step waits for a mask only right before it samples. Where a grammar leaves no choice for several
+tokens, they are named with the sample they follow, and the next row computes all of them. Matchers are used by one thread at a time: no
 new work is given to one before the work before it was waited for.
 
 The router has compiled every grammar before it comes here, with the same limits. What remains is what a grammar may
@@ -27,6 +28,9 @@ from text_generation_server.plan import Grammar, GrammarKind, Ints
 
 MAX_COMPILED = 32
 """Grammars whose matcher is kept for sequences that come with the same one."""
+
+MAX_FORCED = 64
+"""Tokens that are taken at once."""
 
 MAX_WORKERS = 4
 STACK_BYTES = 128 << 20
@@ -54,6 +58,17 @@ class Mask:
     """What one sequence may sample next, a bit a token from the lowest on; or nothing, if its grammar was lost."""
 
     words: Words | None
+    forced: tuple[int, ...] = ()
+    """Tokens that come before that, each the only one allowed in its place."""
+
+    def at(self, index: int) -> Words | None:
+        """The mask of the `index`-th token from the first forced one on."""
+        if self.words is None or index >= len(self.forced):
+            return self.words
+        only = np.zeros_like(self.words)
+        token = self.forced[index]
+        only.view(np.uint8)[token // 8] = 1 << token % 8
+        return only
 
 
 LOST = Mask(None)
@@ -66,6 +81,8 @@ class Allowed:
     rows_G: Ints
     words_GW: Words
     lost_G: NDArray[np.bool_]
+    forced: dict[int, tuple[int, ...]]
+    """By row, the tokens that can only follow the one it samples. They need not be sampled."""
 
     def unpack(self, vocab_size: int, device: torch.device) -> Tensor:
         """[G, V] booleans. Rows of the output head that have no token are never allowed; lost rows may do anything."""
@@ -92,9 +109,9 @@ class Grammars:
         """Returns when grammars can be compiled, or never will be."""
         self._tokenizer.exception()
 
-    def begin(self, grammar: Grammar) -> Guide:
-        """Starts to compile."""
-        return Guide(self._workers, self._workers.submit(self._start, grammar))
+    def begin(self, grammar: Grammar, skips: bool) -> Guide:
+        """Starts to compile. `skips` lets forced tokens come without being sampled."""
+        return Guide(self._workers, self._workers.submit(self._start, grammar), skips)
 
     def _start(self, grammar: Grammar) -> tuple[LLMatcher | None, Mask]:
         with self._lock:
@@ -119,27 +136,40 @@ class Grammars:
 
 
 class Guide:
-    """One sequence's way through its grammar."""
+    """One sequence's way through its grammar, by the positions of its tokens."""
 
-    def __init__(self, workers: ThreadPoolExecutor, start: Future[tuple[LLMatcher | None, Mask]]) -> None:
+    def __init__(self, workers: ThreadPoolExecutor, start: Future[tuple[LLMatcher | None, Mask]], skips: bool) -> None:
         self._workers = workers
         self._work = start
+        self._skips = skips
         self._limit_s = FIRST_MASK_S
+        self._begin: int | None = None
 
-    def mask(self) -> Mask:
-        """Waits for the mask of the next token."""
+    def words(self, position: int) -> Words | None:
+        """Waits for the mask of the token that takes the position; None if the grammar was lost."""
+        if self._begin is None:
+            self._begin = position
+        return self._mask().at(position - self._begin)
+
+    def forced(self, position: int) -> tuple[int, ...]:
+        """What can only follow the token that takes the position, if it need not be sampled. Only after `words`."""
+        return self._mask().forced[1:] if self._skips and position == self._begin else ()
+
+    def accept(self, token: int, position: int) -> None:
+        """Goes on with a token that its mask allowed. Only after `words`."""
+        matcher, mask = self._work.result(0)
+        if matcher is None or self._begin is None or position < self._begin + len(mask.forced):
+            return
+        self._work = self._workers.submit(_advance, matcher, token)
+        self._begin = position + 1
+        self._limit_s = MASK_S
+
+    def _mask(self) -> Mask:
         try:
             failed = self._work.exception(self._limit_s) is not None
         except TimeoutError:
             failed = True
         return LOST if failed else self._work.result()[1]
-
-    def accept(self, token: int) -> None:
-        """Goes on with a token that the last mask allowed. Only after `mask`."""
-        matcher, _ = self._work.result(0)
-        if matcher is not None:
-            self._work = self._workers.submit(_advance, matcher, token)
-            self._limit_s = MASK_S
 
 
 class GuidedSlots:
@@ -150,40 +180,43 @@ class GuidedSlots:
         self._grammars = grammars
         self._guides: dict[int, Guide] = {}
 
-    def learn(self, slot: int, grammar: Grammar | None) -> None:
+    def learn(self, slot: int, grammar: Grammar | None, skips: bool = False) -> None:
         """Starts a slot anew."""
         self.forget(slot)
         if grammar is not None and self._grammars is not None:
-            self._guides[slot] = self._grammars.begin(grammar)
+            self._guides[slot] = self._grammars.begin(grammar, skips)
 
     def forget(self, slot: int) -> None:
         """Drops what a slot holds, though a thread may still be at it."""
         self._guides.pop(slot, None)
 
-    def allowed(self, slots_S: Ints) -> Allowed | None:
+    def allowed(self, slots_S: Ints, positions_S: Ints) -> Allowed | None:
         """Waits for the masks of the rows that are about to be sampled; None if no row is guided."""
         if not self._guides:
             return None
-        guided = [(row, self._guides[slot]) for row, slot in enumerate(slots_S.tolist()) if slot in self._guides]
+        rows = enumerate(zip(slots_S.tolist(), positions_S.tolist(), strict=True))
+        guided = [(row, self._guides[slot], position) for row, (slot, position) in rows if slot in self._guides]
         if not guided:
             return None
-        masks = [guide.mask().words for _, guide in guided]
+        masks = [guide.words(position) for _, guide, position in guided]
         width = max((len(words) for words in masks if words is not None), default=1)
         anything = np.full(width, -1, dtype=np.int32)
         return Allowed(
-            rows_G=np.array([row for row, _ in guided], dtype=np.int64),
+            rows_G=np.array([row for row, *_ in guided], dtype=np.int64),
             words_GW=np.stack([anything if words is None else words for words in masks]),
             lost_G=np.array([words is None for words in masks]),
+            forced={row: forced for row, guide, position in guided if (forced := guide.forced(position))},
         )
 
-    def accept(self, slots_S: Ints, token_ids_S: Ints, good_S: NDArray[np.bool_]) -> None:
+    def accept(self, slots_S: Ints, positions_S: Ints, token_ids_S: Ints, good_S: NDArray[np.bool_]) -> None:
         """Tells the grammars what was sampled, and starts to compute what may come next. Failed rows are dropped."""
         if not self._guides:
             return
-        for slot, token, good in zip(slots_S.tolist(), token_ids_S.tolist(), good_S.tolist(), strict=True):
+        columns = (column.tolist() for column in (slots_S, positions_S, token_ids_S, good_S))
+        for slot, position, token, good in zip(*columns, strict=True):
             guide = self._guides.get(slot)
             if guide is not None and good:
-                guide.accept(token)
+                guide.accept(token, position)
             elif guide is not None:
                 self.forget(slot)
 
@@ -201,10 +234,18 @@ def _start_workers(count: int) -> ThreadPoolExecutor:
 
 
 def next_mask(matcher: LLMatcher) -> Mask:
-    """What the grammar allows now: end tokens alone once it is over."""
+    """What the grammar allows behind all that it forces: end tokens alone once it is over.
+
+    A matcher that forces a token masks all others, so that taking it at once changes nothing.
+    """
+    forced: list[int] = []
+    while len(forced) < MAX_FORCED and (following := matcher.compute_ff_tokens()):
+        if not matcher.consume_token(following[0]):
+            return LOST
+        forced.append(following[0])
     words = np.frombuffer(matcher.compute_bitmask(), dtype=np.int32)
     # A grammar in an error allows the end tokens too: the text would look whole.
-    return LOST if matcher.is_error() else Mask(words)
+    return LOST if matcher.is_error() else Mask(words, tuple(forced))
 
 
 def _advance(matcher: LLMatcher, token: int) -> tuple[LLMatcher, Mask]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from text_generation_server.attention.base import AttentionBackend
 from text_generation_server.batch import Batch, FindImage, Limits, pack
 from text_generation_server.distributed import Ranks
-from text_generation_server.grammar import Grammars, GuidedSlots
+from text_generation_server.grammar import Allowed, Grammars, GuidedSlots
 from text_generation_server.kv_cache import KvCache
 from text_generation_server.merge import merge
 from text_generation_server.models import Model
@@ -94,13 +94,16 @@ class StepRunner:
         if packed.batch is None:
             return SampledTokens(), packed.failures
         try:
-            choice = self._forward(packed.batch)
+            choice, allowed = self._forward(packed.batch)
         except RuntimeError as error:
             failure = self._survivable(error)
             failed = [(sequence, failure) for sequence in packed.sequences]
             self._table.failures.update(failed)
             return SampledTokens(), packed.failures + failed
         sampled, failed = self._report(packed.batch, choice)
+        if allowed is not None and allowed.forced:
+            sequences = packed.batch.sample_sequences
+            sampled.insert({sequences[row]: forced for row, forced in allowed.forced.items()})
         return sampled, packed.failures + failed
 
     def _learn_one(self, new: NewSequence) -> Failure | None:
@@ -112,23 +115,23 @@ class StepRunner:
         except TooManySequences:
             return Failure(FailureKind.OUT_OF_MEMORY, "too many sequences are alive")
         self._sampler.learn(slot, new.sampling, new.prompt_token_ids)
-        self._guided.learn(slot, new.grammar)
+        self._guided.learn(slot, new.grammar, skips=new.sampling.may_skip)
         return None
 
-    def _forward(self, batch: Batch) -> Choice | None:
+    def _forward(self, batch: Batch) -> tuple[Choice | None, Allowed | None]:
         if batch.new_blocks is not None:
             self._kv_cache.clear(batch.new_blocks)
         hidden_TH, added = merge(self._model.embed(self._token_ids(batch)), batch.spans)
         self._attention.begin_step(batch.layout)
         hidden_TH = self._model.forward(hidden_TH, batch.positions_AT, self._attention, added)
         if not batch.sample_sequences:
-            return None
+            return None, None
         # The head is the largest matrix of a small model; only tokens that sample pay for it.
         logits_SV = self._model.logits(hidden_TH.index_select(0, batch.sample_tokens))
-        allowed = self._guided.allowed(batch.sample_slots)
+        allowed = self._guided.allowed(batch.sample_slots, batch.sample_positions)
         choice = self._sampler.sample(logits_SV, batch.sample_slots, batch.sample_positions, allowed)
-        self._guided.accept(batch.sample_slots, choice.token_ids, choice.good)
-        return choice
+        self._guided.accept(batch.sample_slots, batch.sample_positions, choice.token_ids, choice.good)
+        return choice, allowed
 
     def _token_ids(self, batch: Batch) -> Tensor:
         if batch.reused_tokens is None or batch.reused_slots is None:
