@@ -3,6 +3,8 @@
 mod chat;
 mod conversation;
 mod decode;
+mod models;
+mod schemas;
 mod stream;
 mod types;
 mod validate;
@@ -10,17 +12,39 @@ mod validate;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
-use self::types::{ChatBody, ChatTokens, ModelBody, ModelList};
+pub(super) use self::models::{__path_model, __path_models, model, models};
+use self::types::{ChatBody, ChatCompletion, ChatTokens, Chunk};
 use self::validate::Chat;
-use super::error::{ApiError, ErrorKind};
+use super::error::ApiError;
 use super::extract::ApiJson;
+use super::openapi::{GenerationRefusals, PICTURE, Refusals};
 use super::timing::Stopwatch;
 use super::{Api, media};
 
-/// `POST /v1/chat/completions`.
+/// Continues a conversation: one object, or with `stream` an event for each piece of the answer and `[DONE]`.
+#[utoipa::path(
+    post, path = "/v1/chat/completions", tag = "OpenAI",
+    request_body(content = ChatBody, examples(
+        ("text" = (summary = "A question", value = json!({
+            "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What can you do?"}],
+            "max_tokens": 16, "temperature": 0,
+        }))),
+        ("image" = (summary = "A question about an image, streamed", value = json!({
+            "messages": [{"role": "user", "content": [
+                {"type": "image_url", "image_url": {"url": PICTURE}}, {"type": "text", "text": "What color is this?"},
+            ]}],
+            "max_tokens": 16, "seed": 42, "stream": true, "stream_options": {"include_usage": true},
+        }))),
+    )),
+    responses(
+        (status = 200, description = "The answer.",
+         content((ChatCompletion<'_> = "application/json"), (Chunk<'_> = "text/event-stream"))),
+        GenerationRefusals,
+    ),
+)]
 pub(super) async fn chat(State(api): State<Arc<Api>>, ApiJson(body): ApiJson<ChatBody>) -> Result<Response, ApiError> {
     let stopwatch = Stopwatch::start();
     let chat = Chat::validate(body, &api)?;
@@ -32,7 +56,12 @@ pub(super) async fn chat(State(api): State<Arc<Api>>, ApiJson(body): ApiJson<Cha
     Ok((headers, answer).into_response())
 }
 
-/// `POST /chat_tokenize`: the tokens a chat would be answered from, and the text they were made of.
+/// The tokens a chat would be answered from, and the text they were made of.
+#[utoipa::path(
+    post, path = "/chat_tokenize", tag = "TGI", operation_id = "chat_tokenize",
+    request_body(content = ChatBody, example = json!({"messages": [{"role": "user", "content": "Hello!"}]})),
+    responses((status = 200, description = "The tokens.", body = ChatTokens), Refusals),
+)]
 pub(super) async fn tokenize(
     State(api): State<Arc<Api>>,
     ApiJson(body): ApiJson<ChatBody>,
@@ -42,22 +71,4 @@ pub(super) async fn tokenize(
     let tokenized = api.prompts.tokenize_chat(chat.conversation, images).await?;
     let tokenize_response = tokenized.tokens.into_iter().map(Into::into).collect();
     Ok(Json(ChatTokens { tokenize_response, templated_text: tokenized.text }))
-}
-
-/// `GET /v1/models`.
-pub(super) async fn models(State(api): State<Arc<Api>>) -> Json<ModelList> {
-    Json(ModelList { object: "list", data: vec![served(&api)] })
-}
-
-/// `GET /v1/models/{id}`; a slash in the id may be raw or encoded.
-pub(super) async fn model(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<ModelBody>, ApiError> {
-    if id == api.model.id {
-        return Ok(Json(served(&api)));
-    }
-    Err(ApiError::new(ErrorKind::NotFound, "no such model"))
-}
-
-fn served(api: &Api) -> ModelBody {
-    let id = api.model.id.clone();
-    ModelBody { owned_by: id.clone(), id, object: "model", created: 0 }
 }

@@ -8,6 +8,7 @@ mod errors;
 mod fake;
 mod fixture;
 mod native;
+mod openapi;
 mod server_facts;
 mod streams;
 mod web;
