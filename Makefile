@@ -15,6 +15,9 @@ BIN := $(VENV)/bin
 CARGO_FLAGS := --release --locked
 TOOLS := .build/tools
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Where the recipe of the embedded model keeps what it fetched, drew and learned.
+EMBEDDED := .build/embedded
+RECIPE := PYTHONPATH=tools:server:integration-tests:$(EMBEDDED)/packages $(BIN)/python -m embedded_model
 
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find launcher proto router scheduler -type f)
 TEST_FOLDERS := server/tests benchmarks integration-tests
@@ -22,7 +25,7 @@ PYTHON_SOURCES := server/text_generation_server tools $(TEST_FOLDERS)
 # Lambdas count as untyped, and not every machine has every client with types.
 MYPY_TESTS := --allow-untyped-calls --no-warn-unused-ignores
 
-.PHONY: help run test check bench build goldens reference proto lock clean install
+.PHONY: help run test check bench build goldens reference proto lock clean install embedded-model embedded-eval
 .PHONY: test-rust test-python test-integration check-rust check-deny check-python check-rules
 
 help: ## what there is
@@ -50,6 +53,14 @@ goldens: $(VENV)/.test ## what transformers answers, written anew; read the diff
 	$(BIN)/python tools/goldens_text.py
 	$(BIN)/python integration-tests/goldens/make.py
 	$(BIN)/python tools/goldens_families.py
+	$(BIN)/python tools/goldens_hub.py
+
+embedded-model: $(EMBEDDED)/packages ## train the model that ships, from public packages; hours on a CPU, goes on where it was
+	$(RECIPE) train $(ARGS)
+	$(RECIPE) export
+
+embedded-eval: $(VENV)/.installed $(EMBEDDED)/packages ## score the shipped model, or ARGS="--model … --name …", over HTTP
+	$(RECIPE) evaluate $(ARGS)
 
 reference: $(BIN)/python ## what goldens are made with, and nothing else, in .venv
 	$(PIP) install --quiet --require-hashes -r requirements/reference.lock
@@ -73,6 +84,11 @@ $(BIN)/python:
 		|| { echo "$(PYTHON) is too old: Python 3.11 or newer is needed (make PYTHON=python3.12 …)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
+# Only the recipe needs these, so they stay out of .venv.
+$(EMBEDDED)/packages: requirements/embedded.lock | $(VENV)/.test
+	$(PIP) install --quiet --require-hashes --upgrade --target $@ -r requirements/embedded.lock
+	touch $@
+
 $(VENV)/.runtime: requirements/runtime.lock | $(BIN)/python
 	$(PIP) install --quiet --require-hashes -r requirements/runtime.lock
 	touch $@
@@ -81,6 +97,14 @@ $(VENV)/.runtime: requirements/runtime.lock | $(BIN)/python
 $(VENV)/.test: requirements/test.lock requirements/no-deps.lock $(VENV)/.runtime
 	$(PIP) install --quiet --require-hashes -r requirements/test.lock
 	$(PIP) install --quiet --require-hashes --no-deps -r requirements/no-deps.lock
+	touch $@
+
+# Client libraries do not agree on versions; each list is an environment of its own.
+CLIENTS := $(patsubst requirements/clients/%.lock,.build/clients/%/.installed,$(wildcard requirements/clients/*.lock))
+
+.build/clients/%/.installed: requirements/clients/%.lock | $(BIN)/python
+	$(BIN)/python -m venv .build/clients/$*
+	.build/clients/$*/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<
 	touch $@
 
 .build/programs: $(RUST_SOURCES)
@@ -101,7 +125,7 @@ test-rust:
 test-python: $(VENV)/.test
 	$(BIN)/pytest server/tests tools/tests
 
-test-integration: $(VENV)/.installed $(VENV)/.test
+test-integration: $(VENV)/.installed $(VENV)/.test $(CLIENTS)
 	$(BIN)/pytest integration-tests
 
 # --- Checks ----------------------------------------------------------------------------------------------------------

@@ -15,4 +15,10 @@ compile pyproject.toml --extra build --constraint requirements/test.lock --outpu
 # What goldens are made with: a part of it that can be installed alone.
 printf '%s\n' transformers torch torchvision pillow timm numpy safetensors jinja2 \
     | compile - --constraint requirements/test.lock --output-file requirements/reference.lock
+# What the recipe of the embedded model draws with, beside the test environment.
+echo 'resvg-py==0.5.0' | compile - --no-deps --output-file requirements/embedded.lock
 echo 'text-generation==0.7.0' | compile - --no-deps --output-file requirements/no-deps.lock
+# The clients that the integration tests drive, in environments of their own: they do not agree on versions.
+for list in requirements/clients/*.in; do
+    compile "$list" --output-file "${list%.in}.lock"
+done

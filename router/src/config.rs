@@ -11,6 +11,7 @@ use crate::api::{ApiKey, ApiOptions, RequestLimits};
 use crate::args::RouterArgs;
 use crate::engine::EngineConfig;
 use crate::families::{ImageShape, ImageSize, VlmFamily};
+use crate::grammar::GrammarLimits;
 use crate::images::{FetchPolicy, ImageLimits};
 use crate::prepared::PreparedModel;
 use crate::telemetry::MetricLimits;
@@ -94,6 +95,16 @@ impl RouterConfig {
 
     pub(crate) fn api(&self) -> anyhow::Result<ApiOptions> {
         api_options(&self.args)
+    }
+
+    /// `None`: every grammar is refused.
+    pub(crate) fn grammars(&self) -> Option<GrammarLimits> {
+        let limits = &self.args.limits;
+        (!limits.disable_grammar_support).then(|| GrammarLimits {
+            max_bytes: limits.max_grammar_bytes,
+            time_limit: Duration::from_millis(limits.grammar_timeout_ms),
+            ..GrammarLimits::default()
+        })
     }
 
     pub(crate) fn requests(&self) -> RequestLimits {

@@ -17,6 +17,7 @@ use crate::api::{self, ApiOptions, App, ModelInfo};
 use crate::config::{self, LOAD_TIMEOUT, RouterConfig};
 use crate::engine::{self, Engine, RestartRequest};
 use crate::families::{self, AskProcessor, ImageShape, VlmFamily};
+use crate::grammar::{GrammarCompiler, Vocabulary};
 use crate::images::ImageLoader;
 use crate::prepared::PreparedModel;
 use crate::prompt::PromptBuilder;
@@ -150,6 +151,9 @@ async fn start(config: &RouterConfig, restarts: mpsc::Sender<RestartRequest>) ->
     let metrics = telemetry::init_metrics(config.metrics())?;
     let family = families::of(&model, processor(config)?)?;
     let prompts = Arc::new(PromptBuilder::new(&model, family.clone())?);
+    let grammars = config
+        .grammars()
+        .map(|limits| Arc::new(GrammarCompiler::new(Vocabulary::of(&prompts, model.eos_token_ids.clone()), limits)));
     let images = family.clone().map(|family| image_loader(config, &model, family)).transpose()?;
     let engine_config = config.engine(&model, largest_image(config, family).await?);
     let (engine, facts, step_loop) = engine::start(engine_config, restarts).await?;
@@ -162,6 +166,7 @@ async fn start(config: &RouterConfig, restarts: mpsc::Sender<RestartRequest>) ->
     let app = App {
         generator: Arc::new(engine.clone()),
         prompts,
+        grammars,
         images,
         model: model_info(config, &model, &facts),
         limits: config.requests(),
@@ -204,6 +209,8 @@ fn model_info(config: &RouterConfig, model: &PreparedModel, facts: &ModelFacts) 
         dtype: Some(facts.dtype.clone()),
         device: Some(facts.device.clone()),
         pipeline_tag: facts.takes_images.then(|| "image-text-to-text".to_owned()),
+        special_tokens: model.special_tokens.clone(),
+        chat_template: model.chat_template.clone(),
     }
 }
 

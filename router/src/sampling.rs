@@ -1,5 +1,7 @@
 //! How the next token of a sequence is chosen. Values only; ranges are checked where requests are parsed.
 
+use text_generation_scheduler::TokenId;
+
 /// How the next token is chosen. The default is greedy with every filter neutral.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
@@ -27,6 +29,8 @@ pub struct Sampling {
     pub logprobs: LogprobSource,
     /// What the frequency penalty counts.
     pub penalty_scope: PenaltyScope,
+    /// Added to the scores of these tokens, after the penalties; no token twice.
+    pub logit_bias: Vec<(TokenId, f32)>,
 }
 
 impl Default for Sampling {
@@ -44,6 +48,7 @@ impl Default for Sampling {
             num_top_tokens: 0,
             logprobs: LogprobSource::Warped,
             penalty_scope: PenaltyScope::Output,
+            logit_bias: Vec::new(),
         }
     }
 }

@@ -65,7 +65,7 @@ async fn setup(script: Script, change: impl FnOnce(&mut EngineConfig)) -> Setup 
 fn request(prompt: Vec<u32>, max_new_tokens: u32) -> GenerateRequest {
     let prompt = Prompt { token_ids: prompt, positions: Positions::Sequential, ..Prompt::default() };
     let sampling = Sampling::default();
-    GenerateRequest { prompt, sampling, max_new_tokens: Some(max_new_tokens), ignore_eos: false }
+    GenerateRequest { prompt, sampling, max_new_tokens: Some(max_new_tokens), ignore_eos: false, grammar: None }
 }
 
 fn submit(engine: &Engine, prompt: Vec<u32>, max_new_tokens: u32) -> TokenStream {

@@ -16,29 +16,27 @@ struct Reader<'a> {
     failures: BTreeSet<SequenceId>,
 }
 
-enum Answer {
-    /// Index into the result's samples, and the token.
-    Sampled(usize, TokenId),
+enum Answer<'a> {
+    /// The token of the row and those that can only follow it, with the first one's index in the result.
+    Sampled(usize, &'a [(SequenceId, TokenId)]),
     /// A row without sample went well.
     Done,
     Failed,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// The answer to the next row. A sample that is missing is a failure: nothing else would end the sequence.
-    fn answer(&mut self, sequence: SequenceId, sample: bool) -> Answer {
-        let token = match self.sampled.get(self.next) {
-            Some((id, token)) if sample && *id == sequence => {
-                self.next += 1;
-                Some(*token)
-            }
-            _ => None,
-        };
-        match token {
+    fn answer(&mut self, sequence: SequenceId, sample: bool) -> Answer<'a> {
+        let first = self.next;
+        if sample {
+            self.next += self.sampled[first..].iter().take_while(|(id, _)| *id == sequence).count();
+        }
+        let samples = &self.sampled[first..self.next];
+        match sample {
             _ if self.failures.contains(&sequence) => Answer::Failed,
-            Some(token) => Answer::Sampled(self.next - 1, token),
-            None if sample => Answer::Failed,
-            None => Answer::Done,
+            true if samples.is_empty() => Answer::Failed,
+            true => Answer::Sampled(first, samples),
+            false => Answer::Done,
         }
     }
 }
@@ -60,29 +58,25 @@ impl Scheduler {
         let mut events = Vec::with_capacity(flight.rows.len());
         for row in &flight.rows {
             let answer = reader.answer(self.sequences[row.slot].id, row.sample);
-            events.extend(self.commit_row(row, &flight, &answer));
+            self.commit_row(row, &flight, &answer, &mut events);
         }
         flight.forgotten.iter().for_each(|key| self.images.forgotten(*key));
         events
     }
 
-    fn commit_row(&mut self, row: &FlightRow, flight: &InFlight, answer: &Answer) -> Option<Event> {
+    fn commit_row(&mut self, row: &FlightRow, flight: &InFlight, answer: &Answer<'_>, events: &mut Vec<Event>) {
         self.sequences[row.slot].steps_in_flight -= 1;
-        let event = match answer {
+        match answer {
             // Whatever the shard says of a sequence after it failed is of no use.
-            _ if self.sequences[row.slot].failed => self.commit_failure(row, &flight.encoded),
-            Answer::Failed => self.commit_failure(row, &flight.encoded),
-            Answer::Done => {
+            _ if self.sequences[row.slot].failed => events.extend(self.commit_failure(row, &flight.encoded)),
+            Answer::Failed => events.extend(self.commit_failure(row, &flight.encoded)),
+            Answer::Done => self.confirm(row),
+            Answer::Sampled(first, samples) => {
                 self.confirm(row);
-                None
+                self.commit_samples(row.slot, *first, samples, events);
             }
-            Answer::Sampled(index, token) => {
-                self.confirm(row);
-                self.commit_token(row.slot, *index, *token)
-            }
-        };
+        }
         self.let_go(row.slot);
-        event
     }
 
     /// A failed row may have failed because of an image: what this step encoded for it cannot be relied on.
@@ -111,18 +105,28 @@ impl Scheduler {
         }
     }
 
-    /// A token of a sequence that is over is surplus.
-    fn commit_token(&mut self, slot: Slot, sampled_index: usize, token: TokenId) -> Option<Event> {
-        let sequence = &mut self.sequences[slot];
-        if sequence.phase == Phase::Over {
-            return None;
+    /// The first is the row's own sample, unless that was known to follow before it came; the others can only follow.
+    fn commit_samples(&mut self, slot: Slot, first: usize, samples: &[(SequenceId, TokenId)], events: &mut Vec<Event>) {
+        let settled = &mut self.sequences[slot].settled_samples;
+        if *settled > 0 {
+            *settled -= 1;
+            return;
         }
-        let finish = sequence.push_sampled(token);
-        let event = Event::Token { sequence: sequence.id, sampled_index, finish };
-        if finish.is_some() {
-            self.end_in_commit(slot);
+        for (index, (id, token)) in (first..).zip(samples) {
+            let sequence = &mut self.sequences[slot];
+            // A token of a sequence that is over is surplus.
+            if sequence.phase == Phase::Over {
+                return;
+            }
+            let finish = if index == first { sequence.push_sampled(*token) } else { sequence.push_forced(*token) };
+            let goes_on = matches!(sequence.phase, Phase::Decoding | Phase::Exhausted);
+            events.push(Event::Token { sequence: *id, sampled_index: index, finish });
+            if finish.is_some() {
+                self.end_in_commit(slot);
+            } else if index > first && goes_on {
+                self.sequences.set_phase(slot, Phase::Prefilling);
+            }
         }
-        Some(event)
     }
 
     /// Like `end`, but leaves the removal to `let_go`.

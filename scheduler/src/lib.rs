@@ -19,7 +19,7 @@
 //!
 //! ```text
 //!            pixels missing            pixels missing
-//!   Parked ◀─────────────▶ Waiting    Stalled ◀────▶ Prefilling ──▶ Decoding ──▶ Exhausted
+//!   Parked ◀─────────────▶ Waiting    Stalled ◀────▶ Prefilling ◀─▶ Decoding ──▶ Exhausted
 //!                           │  ▲          │    starts    ▲  │           │   last sample planned
 //!                           └──┼──────────┼──────────────┘  │           │
 //!                              └─ Draining ◀────────────────┴───────────┘ preempted
@@ -48,6 +48,10 @@
 //! the row says [`RowTokens::Sampled`]. Samples in flight count towards `max_new_tokens`. If the sample turns out to
 //! be an end token, the row in the later plan is surplus: its result is dropped, and blocks and shard state go when it
 //! is committed. What an uncommitted plan uses is never given to anybody else.
+//!
+//! A result may name tokens behind a sample that can only follow it (a grammar forces them). They are taken over like
+//! samples, and the next row computes all of them that no plan computes yet, as a chunk that samples at its end. A
+//! sample of one of them that is already in flight is surplus.
 //!
 //! # Prefix cache
 //!

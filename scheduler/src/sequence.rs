@@ -65,6 +65,8 @@ pub(crate) struct Sequence {
     pub(crate) computed: u32,
     /// Planned samples whose token is not known.
     pub(crate) samples_in_flight: u32,
+    /// Planned samples whose token became known as one that could only follow.
+    pub(crate) settled_samples: u32,
     /// Uncommitted steps with a row of this sequence.
     pub(crate) steps_in_flight: u32,
 
@@ -116,6 +118,7 @@ impl Sequence {
             end_tokens: new.end_tokens,
             computed: 0,
             samples_in_flight: 0,
+            settled_samples: 0,
             steps_in_flight: 0,
             table: Vec::new(),
             num_published: 0,
@@ -146,8 +149,18 @@ impl Sequence {
 
     /// Takes over a sampled token. The length is checked first: an end token in last place reports `Length`.
     pub(crate) fn push_sampled(&mut self, token: TokenId) -> Option<FinishReason> {
-        self.tokens.push(token);
         self.samples_in_flight -= 1;
+        self.push(token)
+    }
+
+    /// Takes over a token that can only follow; a sample of it may be in flight.
+    pub(crate) fn push_forced(&mut self, token: TokenId) -> Option<FinishReason> {
+        self.settled_samples += std::mem::take(&mut self.samples_in_flight);
+        self.push(token)
+    }
+
+    fn push(&mut self, token: TokenId) -> Option<FinishReason> {
+        self.tokens.push(token);
         if self.num_generated() >= self.max_new_tokens {
             Some(FinishReason::Length)
         } else if self.end_tokens.contains(&token) {

@@ -149,7 +149,8 @@ impl Config {
 pub struct StepResult {
     /// The plan it answers.
     pub step: u64,
-    /// One entry for each row with `sample` that did not fail, in row order.
+    /// One entry for each row with `sample` that did not fail, in row order. Behind it may stand further entries of the
+    /// same sequence: the tokens that can only follow, whatever the model says.
     pub sampled: Vec<(SequenceId, TokenId)>,
     /// Sequences that are over; the others of the step went on.
     pub failures: Vec<SequenceId>,

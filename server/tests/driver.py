@@ -16,6 +16,7 @@ from text_generation_server.config import PreparedModel, ShardConfig
 from text_generation_server.images import Image
 from text_generation_server.plan import (
     EncodeImage,
+    Grammar,
     ImageHeader,
     Ints,
     NewSequence,
@@ -242,11 +243,11 @@ class Driver:
         self.next_step += 1
         return self.shard.step(plan)
 
-    def learn(self, sequence: int, prompt: Prompt, sampling: Sampling = GREEDY) -> None:
+    def learn(self, sequence: int, prompt: Prompt, sampling: Sampling = GREEDY, grammar: Grammar | None = None) -> None:
         """Announces a sequence and encodes its images."""
         for one in prompt.images.values():
             self.shard.images.put(one)
-        new = NewSequence(sequence, sampling, ints(prompt.token_ids))
+        new = NewSequence(sequence, sampling, ints(prompt.token_ids), grammar)
         ranks = self.shard.ranks
         encode = [EncodeImage(name, number % ranks.world_size) for number, name in enumerate(prompt.images)]
         self.owned.pop(sequence, None)

@@ -200,3 +200,37 @@ def test_slots_beyond_the_first_capacity() -> None:
     sampler.learn(300, Sampling(), ints([]))
     choice = sampler.sample(logits(1), ints([300]), ints([0]))
     assert sampler.last_tokens(torch.tensor([300])).tolist() == choice.token_ids.tolist()
+
+
+def test_a_bias_is_added_after_the_penalties() -> None:
+    scores = logits(1)
+    sampling = Sampling(
+        num_top_tokens=VOCABULARY, presence_penalty=0.0, temperature=2.0, logit_bias=((3, -1.5), (7, 2.0))
+    )
+    expected = scores.clone()
+    expected[0, 3] -= 1.5
+    expected[0, 7] += 2.0
+    choice = sample(scores, [sampling])
+    torch.testing.assert_close(dense_logprobs(choice).float(), torch.log_softmax(expected / 2.0, -1))
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_the_largest_biases_force_and_ban(greedy: bool) -> None:
+    scores = logits(2)
+    best = int(scores[1].argmax())
+    settings = [
+        Sampling(greedy=greedy, logit_bias=((5, 100.0),)),
+        Sampling(greedy=greedy, logit_bias=((best, -100.0),)),
+    ]
+    forced, other = sample(scores, settings).token_ids.tolist()
+    assert forced == 5
+    assert other != best
+
+
+def test_raw_logprobs_know_nothing_of_a_bias() -> None:
+    scores = logits(2)
+    biased, plain = (Sampling(raw_logprobs=True, logit_bias=((5, 100.0),)), Sampling())
+    choice = sample(scores, [biased, plain])
+    assert choice.token_ids[0] == 5
+    assert choice.logprobs[0] == pytest.approx(float(torch.log_softmax(scores[0], -1)[5]))
+    assert choice.token_ids[1] == int(scores[1].argmax())

@@ -60,3 +60,13 @@ def test_ranges_of_no_row_are_malformed(columns: tuple[list[int], list[int], lis
     message.both_ways_row[:], message.both_ways_offset[:], message.both_ways_length[:] = columns
     with pytest.raises(MalformedPlan, match="both_ways|range"):
         parse_plan(message, 1)
+
+
+def test_biases_belong_to_their_tokens() -> None:
+    message = plan([])
+    ids = np.array([7, 300], "<u4").tobytes()
+    message.new_sequences.add(id=1, sampling=pb.Sampling(logit_bias_token_ids=ids, logit_bias=[1.5, -100.0]))
+    assert parse_plan(message, 1).new_sequences[0].sampling.logit_bias == ((7, 1.5), (300, -100.0))
+    message.new_sequences[0].sampling.logit_bias.append(0.5)
+    with pytest.raises(MalformedPlan, match="logit_bias"):
+        parse_plan(message, 1)

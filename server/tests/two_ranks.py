@@ -19,14 +19,19 @@ import torch
 from driver import PREPARED, Driver, Prompt, Run, load
 
 from text_generation_server.images import Image
-from text_generation_server.plan import ImageHeader, ViewSize
+from text_generation_server.plan import Grammar, GrammarKind, ImageHeader, ViewSize
 
 
 def run(
-    prompts: Sequence[Prompt], num_tokens: int, cuts: Sequence[int], prepared: Path = PREPARED
+    prompts: Sequence[Prompt],
+    num_tokens: int,
+    cuts: Sequence[int],
+    prepared: Path = PREPARED,
+    grammars: Sequence[Grammar | None] = (),
 ) -> list[list[list[int]]]:
-    """What each rank sampled for each prompt."""
+    """What each rank sampled for each prompt; nothing for one whose grammar cannot be followed."""
     work = {
+        "grammars": list(grammars),
         "prepared": str(prepared),
         "port": _free_port(),
         "num_tokens": num_tokens,
@@ -96,7 +101,27 @@ def _rank(path: Path, rank: int) -> None:
     work = json.loads(path.read_text())
     driver = Driver(load(rank, 2, work["port"], prepared=Path(work["prepared"])))
     prompts = [_unpacked(packed) for packed in work["prompts"]]
-    json.dump(driver.generate(prompts, work["num_tokens"], work["cuts"]), sys.stdout)
+    if work["grammars"]:
+        json.dump(_guided(driver, prompts[0], work["grammars"], work["num_tokens"]), sys.stdout)
+    else:
+        json.dump(driver.generate(prompts, work["num_tokens"], work["cuts"]), sys.stdout)
+
+
+def _guided(driver: Driver, prompt: Prompt, grammars: list[list[Any] | None], num_tokens: int) -> list[list[int]]:
+    outputs: list[list[int]] = [[] for _ in grammars]
+    length = len(prompt.token_ids)
+    for number, grammar in enumerate(grammars):
+        wanted = None if grammar is None else Grammar(GrammarKind(grammar[0]), grammar[1])
+        driver.learn(number, prompt, grammar=wanted)
+    rows = [driver.chunk(number, prompt, 0, length) for number in range(len(grammars))]
+    for index in range(num_tokens):
+        sampled = driver.step(rows).sampled
+        # Tokens that can only follow stand behind the sample, on rank 0. They are sampled all the same.
+        firsts = dict(reversed(list(zip(sampled.sequences, sampled.token_ids, strict=True))))
+        for number, token in firsts.items():
+            outputs[number].append(token)
+        rows = [driver.decode(number, length + index) for number in sorted(firsts)]
+    return outputs
 
 
 if __name__ == "__main__":

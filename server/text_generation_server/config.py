@@ -48,12 +48,16 @@ class ShardConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedModel:
-    """The part of the prepared model file that concerns tensors. The router reads the rest."""
+    """The part of the prepared model file that concerns shards. The router reads the rest."""
 
     model_dir: Path
     model_type: str
     config: dict[str, Any]
     processor: dict[str, Any]
+    tokenizer: str = "{}"
+    """In the `tokenizers` library's own format, as JSON. Only grammars need it."""
+    end_tokens: tuple[int, ...] = ()
+    """Ids that end an answer."""
     known_to_transformers: bool = False
     """Whether transformers runs this type as an image-text model, with a processor that names its image token."""
 
@@ -67,6 +71,8 @@ class PreparedModel:
                 model_type=facts["model_type"],
                 config=facts["config"],
                 processor=facts.get("processor") or {},
+                tokenizer=json.dumps(facts["tokenizer"]),
+                end_tokens=tuple(facts.get("eos_token_ids") or ()),
                 known_to_transformers=facts.get("image_marks") is not None,
             )
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -5,7 +5,7 @@ Suffixes: R rows of the step, T tokens of the step, A position axes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
@@ -58,6 +58,30 @@ class Sampling:
     raw_logprobs: bool = False
     relative_penalty: bool = False
     banned_token_ids: tuple[int, ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """What is added to the scores of single tokens, no token twice."""
+
+    @property
+    def may_skip(self) -> bool:
+        """Whether a token that is the only one allowed can be taken without its scores: nothing is said of them and
+        nothing counts tokens."""
+        penalties = (self.repetition_penalty, self.frequency_penalty, self.presence_penalty)
+        return not self.raw_logprobs and not self.num_top_tokens and penalties == (1.0, 0.0, 0.0)
+
+
+class GrammarKind(IntEnum):
+    """What the text of a grammar is, numbered as on the wire."""
+
+    JSON_SCHEMA = 0
+    REGEX = 1
+    LARK = 2
+
+
+class Grammar(NamedTuple):
+    """What a whole answer may be."""
+
+    kind: GrammarKind
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +91,7 @@ class NewSequence:
     id: int
     sampling: Sampling
     prompt_token_ids: Ints
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +200,8 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class SampledTokens:
-    """What the sampled rows chose, in row order. `top` arrays hold `num_top[i]` entries for row i."""
+    """What the sampled rows chose, in row order. `top` arrays hold `num_top[i]` entries for row i. Behind a row may stand
+    further entries of its sequence: tokens that can only follow."""
 
     sequences: list[int] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
@@ -183,6 +209,17 @@ class SampledTokens:
     num_top: list[int] = field(default_factory=list)
     top_token_ids: list[int] = field(default_factory=list)
     top_logprobs: list[float] = field(default_factory=list)
+
+    def insert(self, forced: Mapping[int, Sequence[int]]) -> None:
+        """Puts behind the entry of each of these sequences the tokens that can only follow it. They are certain."""
+        for index in reversed(range(len(self.sequences))):
+            sequence = self.sequences[index]
+            tokens = forced.get(sequence, ())
+            behind = slice(index + 1, index + 1)
+            self.sequences[behind] = [sequence] * len(tokens)
+            self.token_ids[behind] = tokens
+            self.logprobs[behind] = [0.0] * len(tokens)
+            self.num_top[behind] = [0] * len(tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Chooses the next token of every sampled row at once.
 
-Order, as in TGI: repetition penalty, frequency and presence penalty, banned ids, temperature, top-k, top-p,
-typical-p, choice. A random number depends on (seed, position) alone, so company in a batch changes nothing.
+Order, as in TGI: repetition penalty, frequency and presence penalty, logit bias, banned ids, grammar, temperature,
+top-k, top-p, typical-p, choice. A random number depends on (seed, position) alone, so company in a batch changes nothing.
 
 Suffixes: S sampled rows, V vocabulary.
 """
@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from text_generation_server.distributed import Ranks
+from text_generation_server.grammar import Allowed
 from text_generation_server.plan import Ints, Sampling
 
 NEG_INF = float("-inf")
 FIRST_CAPACITY = 64
+LOST = 1.0
+"""Stands for the log-probability of a row whose grammar is lost; no other is above 0."""
 RANDOM_BITS = 52
 """Fewer than float64 holds, so that a uniform number times a total stays below the total."""
 
@@ -30,6 +33,7 @@ SETTINGS = np.dtype(
         ("greedy", np.bool_),
         ("raw_logprobs", np.bool_),
         ("penalised", np.bool_),
+        ("biased", np.bool_),
         ("banning", np.bool_),
         ("temperature", np.float32),
         ("top_k", np.int64),
@@ -57,9 +61,17 @@ class Choice:
     token_ids: Ints
     logprobs: NDArray[np.float64]
     finite: NDArray[np.bool_]
+    lost: NDArray[np.bool_]
+    """Whether the row's grammar could not say what may come."""
     num_top: Ints
     top_token_ids: Ints
     top_logprobs: NDArray[np.float64]
+
+    @property
+    def good(self) -> NDArray[np.bool_]:
+        """Which rows hold a token that counts."""
+        good: NDArray[np.bool_] = self.finite & ~self.lost
+        return good
 
     def of_rows(self, keep_S: NDArray[np.bool_]) -> Choice:
         """The same, for some of the rows."""
@@ -77,6 +89,7 @@ class Sampler:
         self._last_token = torch.zeros(FIRST_CAPACITY, dtype=torch.int64, device=device)
         self._counts: dict[int, Counts] = {}
         self._banned: dict[int, Tensor] = {}
+        self._biases: dict[int, tuple[Tensor, Tensor]] = {}
 
     def learn(self, slot: int, sampling: Sampling, prompt_token_ids: Ints) -> None:
         """Starts a slot anew."""
@@ -88,26 +101,36 @@ class Sampler:
             self._counts[slot] = self._new_counts(sampling, prompt_token_ids)
         if sampling.banned_token_ids:
             self._banned[slot] = torch.tensor(sampling.banned_token_ids, device=self._device)
+        if sampling.logit_bias:
+            ids, biases = zip(*sampling.logit_bias, strict=True)
+            self._biases[slot] = (torch.tensor(ids, device=self._device), torch.tensor(biases, device=self._device))
 
     def forget(self, slot: int) -> None:
         """Drops what a slot holds."""
         self._counts.pop(slot, None)
         self._banned.pop(slot, None)
+        self._biases.pop(slot, None)
 
     def last_tokens(self, slots: Tensor) -> Tensor:
         """The token each slot sampled last."""
         return self._last_token.index_select(0, slots)
 
-    def sample(self, logits_SV: Tensor, slots_S: Ints, positions_S: Ints) -> Choice:
-        """Chooses, remembers, and copies back once."""
+    def sample(self, logits_SV: Tensor, slots_S: Ints, positions_S: Ints, allowed: Allowed | None = None) -> Choice:
+        """Chooses, remembers, and copies back once. All ranks choose what rank 0 does, which alone knows `allowed`."""
         settings_S = self._settings[slots_S]
         scores_SV = logits_SV
-        if not settings_S["plain"].all():
-            scores_SV = self._warp(logits_SV.clone(), slots_S, settings_S)
+        warped_S = ~settings_S["plain"]
+        if allowed is not None:
+            warped_S[allowed.rows_G] = True
+        if warped_S.any():
+            scores_SV = self._warp(logits_SV.clone(), slots_S, settings_S, allowed)
         logprobs_SV = torch.log_softmax(scores_SV, -1)
         token_ids_S = self._choose(scores_SV, logprobs_SV, settings_S, positions_S)
-        reported_SV = _reported(logits_SV, logprobs_SV, settings_S)
-        packed_SP = self._ranks.broadcast(_pack(logits_SV, reported_SV, token_ids_S, settings_S), 0)
+        reported_SV = _reported(logits_SV, logprobs_SV, settings_S["raw_logprobs"] & warped_S)
+        packed_SP = _pack(logits_SV, reported_SV, token_ids_S, settings_S)
+        if allowed is not None:
+            packed_SP[torch.from_numpy(allowed.rows_G[allowed.lost_G]).to(self._device), 2] = LOST
+        packed_SP = self._ranks.broadcast(packed_SP, 0)
         self._remember(slots_S, packed_SP[:, 0].long())
         return _unpack(packed_SP.cpu().numpy(), settings_S)
 
@@ -130,11 +153,18 @@ class Sampler:
             if slot in self._counts:
                 self._counts[slot].output_V.index_add_(0, token_ids_S[row : row + 1], one)
 
-    def _warp(self, scores_SV: Tensor, slots_S: Ints, settings_S: NDArray[np.void]) -> Tensor:
+    def _warp(self, scores_SV: Tensor, slots_S: Ints, settings_S: NDArray[np.void], allowed: Allowed | None) -> Tensor:
         if settings_S["penalised"].any():
             self._penalise(scores_SV, slots_S, settings_S)
+        for row in np.flatnonzero(settings_S["biased"]).tolist():
+            ids, biases = self._biases[int(slots_S[row])]
+            scores_SV[row].index_add_(0, ids, biases.to(scores_SV.dtype))
         for row in np.flatnonzero(settings_S["banning"]).tolist():
             scores_SV[row].index_fill_(0, self._banned[int(slots_S[row])], NEG_INF)
+        if allowed is not None:
+            rows_G = torch.from_numpy(allowed.rows_G).to(self._device)
+            forbidden_GV = ~allowed.unpack(self._vocab_size, self._device)
+            scores_SV.index_copy_(0, rows_G, scores_SV.index_select(0, rows_G).masked_fill_(forbidden_GV, NEG_INF))
         for name, neutral, warp in WARPERS:
             rows = np.flatnonzero(settings_S[name] != neutral)
             if len(rows):
@@ -164,9 +194,9 @@ def _is_penalised(sampling: Sampling) -> bool:
 
 def _settings(sampling: Sampling) -> tuple[object, ...]:
     filters = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.typical_p)
-    penalised, banning = _is_penalised(sampling), bool(sampling.banned_token_ids)
-    plain = sampling.greedy and filters == (1.0, 0, 1.0, 1.0) and not penalised and not banning
-    flags = (plain, sampling.greedy, sampling.raw_logprobs and not plain, penalised, banning)
+    changes = (_is_penalised(sampling), bool(sampling.logit_bias), bool(sampling.banned_token_ids))
+    plain = sampling.greedy and filters == (1.0, 0, 1.0, 1.0) and not any(changes)
+    flags = (plain, sampling.greedy, sampling.raw_logprobs, *changes)
     return (*flags, *filters, sampling.num_top_tokens, sampling.seed)
 
 
@@ -238,11 +268,10 @@ def _draw(logprobs_SV: Tensor, uniform_S: Tensor) -> Tensor:
     return drawn_S1[:, 0].clamp(max=logprobs_SV.shape[-1] - 1)
 
 
-def _reported(logits_SV: Tensor, logprobs_SV: Tensor, settings_S: NDArray[np.void]) -> Tensor:
-    raw = settings_S["raw_logprobs"]
-    if not raw.any():
+def _reported(logits_SV: Tensor, logprobs_SV: Tensor, raw_S: NDArray[np.bool_]) -> Tensor:
+    if not raw_S.any():
         return logprobs_SV
-    raw_S1 = torch.from_numpy(raw.copy()).to(logits_SV.device)[:, None]
+    raw_S1 = torch.from_numpy(raw_S).to(logits_SV.device)[:, None]
     return torch.where(raw_S1, torch.log_softmax(logits_SV, -1), logprobs_SV)
 
 
@@ -264,6 +293,7 @@ def _unpack(packed_SP: NDArray[np.float64], settings_S: NDArray[np.void]) -> Cho
         token_ids=packed_SP[:, 0].astype(np.int64),
         finite=packed_SP[:, 1] != 0,
         logprobs=packed_SP[:, 2],
+        lost=packed_SP[:, 2] == LOST,
         num_top=np.minimum(settings_S["num_top"], width),
         top_token_ids=packed_SP[:, 3 : 3 + width].astype(np.int64),
         top_logprobs=packed_SP[:, 3 + width :],

@@ -14,10 +14,11 @@ import torch
 from text_generation_server import distributed, models, warmup
 from text_generation_server.attention import DEFAULT, find_backend
 from text_generation_server.config import ConfigError, PreparedModel, ShardConfig
+from text_generation_server.grammar import Grammars
 from text_generation_server.images import ImageEncoder, ImageStore
 from text_generation_server.kv_cache import KvCache, block_bytes, blocks_that_fit
 from text_generation_server.plan import StepPlan, StepResult, WarmupRequest
-from text_generation_server.steps import StepRunner
+from text_generation_server.steps import Place, StepRunner
 from text_generation_server.threads import MIN_WIDE_TOKENS, Threads
 from text_generation_server.weights import Weights
 
@@ -45,6 +46,8 @@ class Shard:
         self.model_type = prepared.model_type
         self.device = choose_device(config)
         self.dtype = choose_dtype(config, prepared, self.device)
+        # Rank 0 samples for all, and so it alone holds them to grammars.
+        self._grammars = Grammars(prepared.tokenizer, prepared.end_tokens) if config.rank == 0 else None
         self.ranks = distributed.join(config.rank, config.world_size, config.master_port, self.device)
         with Weights(prepared.model_dir, self.dtype, self.device) as weights:
             known = prepared.known_to_transformers
@@ -71,6 +74,8 @@ class Shard:
         # Every rank must promise the same; the smallest one decides.
         num_blocks = -self.ranks.largest([-fitting], self.device)[0]
         self._runner = self._new_runner(request, num_blocks)
+        if self._grammars is not None:
+            self._grammars.wait()
         return WarmupResult(num_blocks, num_blocks * bytes_a_block)
 
     @torch.inference_mode()
@@ -121,7 +126,8 @@ class Shard:
 
     def _new_runner(self, request: WarmupRequest, num_blocks: int) -> StepRunner:
         kv_cache = KvCache(self.model.shape.attention, num_blocks, request.block_size, self._like)
-        return StepRunner(self.model, self.ranks, self.backend, request, kv_cache)
+        place = Place(self.ranks, self.backend, self._grammars)
+        return StepRunner(self.model, place, request, kv_cache)
 
     def _check_warm_up(self, request: WarmupRequest) -> None:
         if request.block_size not in self.backend.supported_block_sizes:

@@ -6,6 +6,7 @@ Everything here belongs to one thread.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from text_generation_server.attention.base import AttentionBackend
 from text_generation_server.batch import Batch, FindImage, Limits, pack
 from text_generation_server.distributed import Ranks
+from text_generation_server.grammar import Allowed, Grammars, GuidedSlots
 from text_generation_server.kv_cache import KvCache
 from text_generation_server.merge import merge
 from text_generation_server.models import Model
@@ -33,20 +35,29 @@ from text_generation_server.validation import check_sequence
 Failures = list[tuple[int, Failure]]
 
 NOT_FINITE = Failure(FailureKind.NUMERIC, "the model's scores are not finite")
+GRAMMAR_LOST = Failure(FailureKind.INTERNAL, "the grammar became too complex, or cannot be followed any further")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a shard is part of and works with, whatever it is warmed up for. `grammars` only on rank 0."""
+
+    ranks: Ranks
+    backend: type[AttentionBackend]
+    grammars: Grammars | None
 
 
 class StepRunner:
     """The part of a shard that lives from one warm-up to the next."""
 
-    def __init__(
-        self, model: Model, ranks: Ranks, backend: type[AttentionBackend], request: WarmupRequest, kv_cache: KvCache
-    ) -> None:
+    def __init__(self, model: Model, place: Place, request: WarmupRequest, kv_cache: KvCache) -> None:
         self.request = request
         self._model = model
-        self._ranks = ranks
+        self._ranks = place.ranks
+        self._grammars = place.grammars
         self._kv_cache = kv_cache
         self._device = kv_cache.tensor.device
-        self._attention = backend(model.shape.attention, kv_cache.tensor)
+        self._attention = place.backend(model.shape.attention, kv_cache.tensor)
         self._limits = Limits(
             vocab_size=model.shape.vocab_size,
             position_axes=model.shape.position_axes,
@@ -61,6 +72,7 @@ class StepRunner:
         """Forgets every sequence. The KV cache needs no cleaning: blocks are cleared when they are handed out."""
         self._table = SequenceTable(-(-self.request.max_sequence_tokens // self.request.block_size))
         self._sampler = Sampler(self._model.shape.vocab_size, self._device, self._ranks)
+        self._guided = GuidedSlots(self._grammars)
 
     def forget(self, sequences: Sequence[int]) -> None:
         """Drops sequences; unknown ones are fine."""
@@ -68,6 +80,7 @@ class StepRunner:
             slot = self._table.forget(sequence)
             if slot is not None:
                 self._sampler.forget(slot)
+                self._guided.forget(slot)
 
     def learn(self, sequences: Sequence[NewSequence]) -> Failures:
         """Takes in new sequences; returns those that ask for something impossible."""
@@ -81,13 +94,16 @@ class StepRunner:
         if packed.batch is None:
             return SampledTokens(), packed.failures
         try:
-            choice = self._forward(packed.batch)
+            choice, allowed = self._forward(packed.batch)
         except RuntimeError as error:
             failure = self._survivable(error)
             failed = [(sequence, failure) for sequence in packed.sequences]
             self._table.failures.update(failed)
             return SampledTokens(), packed.failures + failed
         sampled, failed = self._report(packed.batch, choice)
+        if allowed is not None and allowed.forced:
+            sequences = packed.batch.sample_sequences
+            sampled.insert({sequences[row]: forced for row, forced in allowed.forced.items()})
         return sampled, packed.failures + failed
 
     def _learn_one(self, new: NewSequence) -> Failure | None:
@@ -99,19 +115,23 @@ class StepRunner:
         except TooManySequences:
             return Failure(FailureKind.OUT_OF_MEMORY, "too many sequences are alive")
         self._sampler.learn(slot, new.sampling, new.prompt_token_ids)
+        self._guided.learn(slot, new.grammar, skips=new.sampling.may_skip)
         return None
 
-    def _forward(self, batch: Batch) -> Choice | None:
+    def _forward(self, batch: Batch) -> tuple[Choice | None, Allowed | None]:
         if batch.new_blocks is not None:
             self._kv_cache.clear(batch.new_blocks)
         hidden_TH, added = merge(self._model.embed(self._token_ids(batch)), batch.spans)
         self._attention.begin_step(batch.layout)
         hidden_TH = self._model.forward(hidden_TH, batch.positions_AT, self._attention, added)
         if not batch.sample_sequences:
-            return None
+            return None, None
         # The head is the largest matrix of a small model; only tokens that sample pay for it.
         logits_SV = self._model.logits(hidden_TH.index_select(0, batch.sample_tokens))
-        return self._sampler.sample(logits_SV, batch.sample_slots, batch.sample_positions)
+        allowed = self._guided.allowed(batch.sample_slots, batch.sample_positions)
+        choice = self._sampler.sample(logits_SV, batch.sample_slots, batch.sample_positions, allowed)
+        self._guided.accept(batch.sample_slots, batch.sample_positions, choice.token_ids, choice.good)
+        return choice, allowed
 
     def _token_ids(self, batch: Batch) -> Tensor:
         if batch.reused_tokens is None or batch.reused_slots is None:
@@ -125,16 +145,16 @@ class StepRunner:
         if choice is None:
             return SampledTokens(), []
         self._table.has_sampled[batch.sample_slots] = True
-        if choice.finite.all():
+        good = choice.good
+        if good.all():
             return _sampled(batch.sample_sequences, choice), []
+        rows = list(zip(batch.sample_sequences, choice.finite.tolist(), choice.lost.tolist(), strict=True))
         failures = [
-            (sequence, NOT_FINITE)
-            for sequence, finite in zip(batch.sample_sequences, choice.finite, strict=True)
-            if not finite
+            (sequence, GRAMMAR_LOST if lost else NOT_FINITE) for sequence, finite, lost in rows if lost or not finite
         ]
         self._table.failures.update(failures)
-        kept = [sequence for sequence, finite in zip(batch.sample_sequences, choice.finite, strict=True) if finite]
-        return _sampled(kept, choice.of_rows(choice.finite)), failures
+        kept = [sequence for sequence, finite, lost in rows if finite and not lost]
+        return _sampled(kept, choice.of_rows(good)), failures
 
     def _survivable(self, error: RuntimeError) -> Failure:
         # A rank that went on alone would leave the others waiting in a collective, and a lost device comes back only

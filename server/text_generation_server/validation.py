@@ -10,6 +10,8 @@ from text_generation_server.plan import NewSequence, Sampling
 MAX_TOP_TOKENS = 64
 MAX_PENALTY = 1e4
 MAX_BANNED_TOKENS = 4096
+MAX_BIASED_TOKENS = 4096
+MAX_BIAS = 1e4
 
 
 def check_sequence(new: NewSequence, vocab_size: int) -> str | None:
@@ -34,3 +36,6 @@ def _conditions(sampling: Sampling, vocab_size: int) -> Iterator[tuple[bool, str
     yield len(sampling.banned_token_ids) <= MAX_BANNED_TOKENS, f"at most {MAX_BANNED_TOKENS} tokens can be banned"
     yield all(0 <= token < vocab_size for token in sampling.banned_token_ids), "a banned token id is out of range"
     yield len(set(sampling.banned_token_ids)) < vocab_size, "every token is banned"
+    yield len(sampling.logit_bias) <= MAX_BIASED_TOKENS, f"at most {MAX_BIASED_TOKENS} tokens can have a bias"
+    yield all(0 <= token < vocab_size for token, _ in sampling.logit_bias), "a token id of logit_bias is out of range"
+    yield all(abs(bias) <= MAX_BIAS for _, bias in sampling.logit_bias), "a logit_bias is out of range"

@@ -15,6 +15,8 @@ from text_generation_server.pb import shard_pb2 as pb
 from text_generation_server.plan import (
     NO_RANGES,
     EncodeImage,
+    Grammar,
+    GrammarKind,
     ImageHeader,
     Ints,
     NewSequence,
@@ -137,7 +139,13 @@ def _new_sequence(message: pb.NewSequence) -> NewSequence:
         id=message.id,
         sampling=_sampling(message.sampling),
         prompt_token_ids=_u32(message.prompt_token_ids, "prompt_token_ids"),
+        grammar=_grammar(message.grammar) if message.HasField("grammar") else None,
     )
+
+
+def _grammar(message: pb.Grammar) -> Grammar:
+    _require(0 <= message.kind <= max(GrammarKind), "a grammar is of an unknown kind")
+    return Grammar(GrammarKind(message.kind), message.text)
 
 
 def _sampling(message: pb.Sampling) -> Sampling:
@@ -155,7 +163,14 @@ def _sampling(message: pb.Sampling) -> Sampling:
         raw_logprobs=message.logprobs == pb.LOGPROB_SOURCE_RAW,
         relative_penalty=message.penalty_scope == pb.PENALTY_SCOPE_ALL_RELATIVE,
         banned_token_ids=tuple(_u32(message.banned_token_ids, "banned_token_ids").tolist()),
+        logit_bias=_logit_bias(message),
     )
+
+
+def _logit_bias(message: pb.Sampling) -> tuple[tuple[int, float], ...]:
+    ids = _u32(message.logit_bias_token_ids, "logit_bias_token_ids").tolist()
+    _require(len(ids) == len(message.logit_bias), "the logit_bias arrays differ in length")
+    return tuple(zip(ids, message.logit_bias, strict=True))
 
 
 def parse_header(message: pb.ImageHeader) -> ImageHeader:

@@ -65,7 +65,7 @@ def views(processor: Processor, image: Image.Image) -> list[Pixels]:
 
 def count(processor: Processor, width: int, height: int) -> int | None:
     """Of five views. Of a single row there are no halves; of a single column there are, by an accident of Pillow."""
-    return None if height < 2 else 5 * NUM_TOKENS
+    return None if height < 2 else 5 * int(processor.image_seq_len)
 
 
 def replacement(processor: Processor, image: Image.Image) -> str:

@@ -36,6 +36,10 @@ pub enum ErrorKind {
     Template,
     /// Tools that this version cannot serve.
     Tool,
+    /// `suffix` of a completion.
+    Suffix,
+    /// More prompts than one request may have.
+    BatchSize,
     /// A body that is no JSON, or broken framing.
     BadRequest,
     /// No API key, or a wrong one.
@@ -107,6 +111,8 @@ impl ErrorKind {
                 prefix: "Tool error: ",
                 ..row(StatusCode::UNPROCESSABLE_ENTITY, "tool_error", "validation", REQUEST)
             },
+            Self::Suffix => row(StatusCode::UNPROCESSABLE_ENTITY, "suffix not supported", "validation", REQUEST),
+            Self::BatchSize => row(StatusCode::UNPROCESSABLE_ENTITY, "batch size exceeded", "validation", REQUEST),
             Self::BadRequest => row(StatusCode::BAD_REQUEST, "bad_request", "validation", REQUEST),
             Self::Unauthorized => row(StatusCode::UNAUTHORIZED, "unauthorized", "validation", "authentication_error"),
             Self::Misdirected => row(StatusCode::MISDIRECTED_REQUEST, "unknown_host", "validation", REQUEST),
@@ -187,6 +193,15 @@ impl ApiError {
         Self { field: Some(field.to_owned()), ..self }
     }
 
+    /// The same error where a field has another name.
+    #[must_use]
+    pub(super) fn renamed(self, from: &str, to: &str) -> Self {
+        if self.field.as_deref() != Some(from) {
+            return self;
+        }
+        Self { message: self.message.replacen(&format!("`{from}`"), &format!("`{to}`"), 1), ..self.at(to) }
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -260,7 +275,7 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
 /// string form; the first two can be told by their headers.
 fn reads_objects(headers: &HeaderMap) -> bool {
     let agent = headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-    headers.contains_key("x-stainless-lang") || agent.is_some_and(|agent| agent.contains("ai-sdk/"))
+    headers.contains_key("x-stainless-lang") || agent.is_some_and(|agent| agent.contains("ai-sdk"))
 }
 
 impl From<AdmissionError> for ApiError {
@@ -305,6 +320,8 @@ impl From<PromptError> for ApiError {
             | PromptError::ImageCount { .. }
             | PromptError::TruncatedImage { .. }
             | PromptError::ControlTokens
+            | PromptError::UnknownToken(_)
+            | PromptError::MediaToken(_)
             | PromptError::NothingToContinue
             | PromptError::Tokenize => ErrorKind::Validation,
         };

@@ -122,4 +122,15 @@ impl Usage {
             ..all
         })
     }
+
+    /// The usage of several prompts: everything adds up but the time they waited side by side.
+    pub(super) fn of_prompts(usages: impl IntoIterator<Item = Self>) -> Self {
+        usages.into_iter().fold(Self::default(), |all, one| Self {
+            prompt_tokens: all.prompt_tokens + one.prompt_tokens,
+            image_tokens: all.image_tokens + one.image_tokens,
+            cached_tokens: all.cached_tokens + one.cached_tokens,
+            generated_tokens: all.generated_tokens + one.generated_tokens,
+            queue: all.queue.max(one.queue),
+        })
+    }
 }

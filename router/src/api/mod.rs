@@ -8,8 +8,10 @@ mod error;
 mod extract;
 mod feed;
 mod generator;
+mod guided;
 mod head;
 mod health;
+mod hosted;
 mod info;
 mod limits;
 mod loading;
@@ -25,6 +27,7 @@ mod stop;
 mod text;
 mod tgi;
 mod timing;
+mod tokens;
 mod web;
 
 #[cfg(test)]
@@ -36,18 +39,19 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 pub use self::auth::ApiKey;
 pub use self::error::{ApiError, ErrorKind};
 pub use self::generator::{Admission, Generator, Tokens};
 pub use self::limits::RequestLimits;
 pub use self::loading::while_loading;
+use crate::grammar::GrammarCompiler;
 use crate::images::ImageLoader;
 use crate::prompt::PromptBuilder;
 
@@ -57,6 +61,8 @@ pub struct App {
     pub generator: Arc<dyn Generator>,
     /// Chat template and tokenizer.
     pub prompts: Arc<PromptBuilder>,
+    /// What answers may be held to; `None`: every grammar is refused.
+    pub grammars: Option<Arc<GrammarCompiler>>,
     /// `None`: the model takes no images.
     pub images: Option<Arc<ImageLoader>>,
     /// What the server says about its model.
@@ -82,6 +88,10 @@ pub struct ModelInfo {
     pub device: Option<String>,
     /// The Hub's task name for the model, where it is known.
     pub pipeline_tag: Option<String>,
+    /// Special tokens of its tokenizer, by name.
+    pub special_tokens: Map<String, Value>,
+    /// Its chat template, if it has one.
+    pub chat_template: Option<String>,
 }
 
 /// Who may ask, and what answers say about the server.
@@ -117,6 +127,8 @@ impl Default for ApiOptions {
 /// The state of the routes.
 struct Api {
     app: App,
+    /// How the model is offered tools and calls them.
+    tools: openai::tools::Dialect,
     /// What all bodies that are being read may hold together.
     bodies: Semaphore,
 }
@@ -143,7 +155,8 @@ impl Api {
 /// errors, cross-origin rules, bounds on the head, host, key, then the route, which reads the body within its limits.
 pub fn router(app: App) -> Router {
     let cors = cors(&app.options.cors_allow_origin);
-    let api = Arc::new(Api { app, bodies: Semaphore::new(extract::BODY_BUDGET_UNITS) });
+    let tools = openai::tools::Dialect::of(&app.prompts);
+    let api = Arc::new(Api { app, tools, bodies: Semaphore::new(extract::BODY_BUDGET_UNITS) });
     routes(&api)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -160,7 +173,9 @@ pub fn router(app: App) -> Router {
 fn routes(api: &Arc<Api>) -> Router<Arc<Api>> {
     Router::new()
         .merge(generating().route_layer(from_fn(observe::observe)))
-        .route("/tokenize", post(tgi::tokenize))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/tokenizer_info", get(tokens::tokenizer_info))
         .route("/chat_tokenize", post(openai::tokenize))
         .route("/health", get(health::health))
         .route("/ping", get(health::ping))
@@ -187,6 +202,9 @@ fn generating() -> Router<Arc<Api>> {
         .route("/generate", post(tgi::generate))
         .route("/generate_stream", post(tgi::generate_stream))
         .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/completions", post(openai::completions))
+        .route("/invocations", post(hosted::invocations))
+        .route("/vertex", post(hosted::vertex))
 }
 
 async fn not_found() -> ApiError {
@@ -214,6 +232,7 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
     layer
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([CONTENT_TYPE, AUTHORIZATION, head::REQUEST_ID])
+        // SDKs in browsers send headers of their own, and a new release more of them.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([head::REQUEST_ID])
 }

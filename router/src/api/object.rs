@@ -4,7 +4,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde_json::Value;
 
 /// A `T` that was an object in the JSON.
 pub(super) struct Object<T>(pub(super) T);
@@ -37,4 +38,12 @@ pub(super) fn optional<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deseriali
 /// For `#[serde(deserialize_with)]`: a list of objects.
 pub(super) fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     Ok(Vec::<Object<T>>::deserialize(deserializer)?.into_iter().map(|object| object.0).collect())
+}
+
+/// A `T` out of an object that was looked at first. The error names the place in it.
+pub(super) fn read<T: DeserializeOwned, E: Error>(object: Value) -> Result<T, E> {
+    serde_path_to_error::deserialize(object).map_err(|error| match error.path().to_string() {
+        path if path == "." => E::custom(error.inner()),
+        path => E::custom(format_args!("{path}: {}", error.inner())),
+    })
 }

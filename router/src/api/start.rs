@@ -1,15 +1,18 @@
 //! From a request that is valid to tokens that flow: permit, images, prompt, sequences. The same path for every route;
 //! what the JSON looked like is forgotten here. Dropping the future at any point gives everything back.
 
+use std::sync::Arc;
+
 use metrics::{counter, histogram};
+use text_generation_scheduler::TokenId;
 
 use super::error::ApiError;
 use super::feed::Feed;
 use super::generator::{Admission, Tokens};
 use super::timing::Stopwatch;
-use super::{Api, media};
+use super::{Api, guided, media};
 use crate::engine::GenerateRequest;
-use crate::grammar::GrammarSource;
+use crate::grammar::{Grammar, GrammarSource};
 use crate::images::LoadedImage;
 use crate::prompt::{Conversation, Prompt, Segment};
 use crate::sampling::Sampling;
@@ -38,6 +41,8 @@ pub(super) struct ValidRequest {
 pub(super) enum Input {
     /// TGI's `inputs`.
     Segments { segments: Vec<Segment>, truncate: Option<u32> },
+    /// A prompt that was tokenised by the client.
+    TokenIds { ids: Vec<TokenId>, truncate: Option<u32> },
     /// Messages for the chat template.
     Conversation(Conversation),
 }
@@ -52,10 +57,8 @@ pub(super) struct Running {
 impl Api {
     /// Does the expensive half of a request, cheapest part first.
     pub(super) async fn start(&self, request: ValidRequest, mut stopwatch: Stopwatch) -> Result<Running, ApiError> {
-        if request.grammar.is_some() {
-            return Err(ApiError::field("grammar", "is refused: guided generation is not served by this version"));
-        }
         let admissions = self.admit(request.seeds.len())?;
+        let grammar = self.grammar(request.grammar, request.ignore_eos).await?;
         let images = media::load(self, request.image_urls).await?;
         stopwatch.loaded(&images);
         let prompt = self.prompt(request.input, images).await?;
@@ -65,6 +68,7 @@ impl Api {
             sampling: request.sampling,
             max_new_tokens: asked,
             ignore_eos: request.ignore_eos,
+            grammar,
         };
         let tokens = submit(admissions, sequence, &request.seeds)?;
         stopwatch.submitted();
@@ -77,9 +81,22 @@ impl Api {
         (0..sequences).map(|_| Ok(self.generator.admit()?)).collect()
     }
 
+    /// What the answer is held to, compiled before anything expensive is done for it.
+    async fn grammar(&self, asked: Option<GrammarSource>, ignore_eos: bool) -> Result<Option<Arc<Grammar>>, ApiError> {
+        let Some(source) = asked else { return Ok(None) };
+        if ignore_eos {
+            return Err(ApiError::field("ignore_eos", "must not be set with a grammar: its end is the answer's end"));
+        }
+        let Some(compiler) = &self.grammars else {
+            return Err(ApiError::field(guided::FIELD, "is refused: this server runs with --disable-grammar-support"));
+        };
+        Ok(Some(Arc::new(compiler.compile(source).await?)))
+    }
+
     pub(super) async fn prompt(&self, input: Input, images: Vec<LoadedImage>) -> Result<Prompt, ApiError> {
         let prompt = match input {
             Input::Segments { segments, truncate } => self.prompts.raw(segments, images, truncate).await?,
+            Input::TokenIds { ids, truncate } => self.prompts.of_ids(ids, truncate)?,
             Input::Conversation(conversation) => self.prompts.chat(conversation, images).await?,
         };
         counter!("tgi_image_tokens").increment(u64::from(prompt.image_tokens()));

@@ -10,6 +10,8 @@ use super::feed::Usage;
 use crate::images::LoadedImage;
 
 const SERVER_TIMING: &str = "server-timing";
+/// The only time in seconds.
+pub(super) const COMPUTE_TIME: &str = "x-compute-time";
 
 /// Runs from the moment the body is there.
 #[derive(Clone, Debug)]
@@ -78,9 +80,21 @@ pub(super) struct Timings {
 }
 
 impl Timings {
+    /// Every time added up, as TGI reports several prompts.
+    pub(super) fn sum(all: impl IntoIterator<Item = Self>) -> Option<Self> {
+        all.into_iter().reduce(|sum, one| Self {
+            total: sum.total + one.total,
+            validation: sum.validation + one.validation,
+            queue: sum.queue + one.queue,
+            inference: sum.inference + one.inference,
+            time_per_token: sum.time_per_token + one.time_per_token,
+            images: sum.images,
+        })
+    }
+
     /// TGI's headers of a complete answer.
     pub(super) fn write_headers(&self, usage: &Usage, headers: &mut HeaderMap) {
-        insert(headers, "x-compute-time", &self.total.as_secs_f64().to_string());
+        insert(headers, COMPUTE_TIME, &self.total.as_secs_f64().to_string());
         let milliseconds = [
             ("x-total-time", self.total),
             ("x-validation-time", self.validation),

@@ -45,6 +45,14 @@ pub struct LimitArgs {
     /// Refuse every request that carries a grammar, a schema or a tool to be enforced.
     #[arg(long, env = "DISABLE_GRAMMAR_SUPPORT", value_parser = BoolishValueParser::new())]
     pub disable_grammar_support: bool,
+
+    /// Largest grammar or schema in bytes.
+    #[arg(long, env = "MAX_GRAMMAR_BYTES", default_value_t = 128 << 10)]
+    pub max_grammar_bytes: usize,
+
+    /// Milliseconds that compiling a grammar may take. One that takes longer is refused.
+    #[arg(long, env = "GRAMMAR_TIMEOUT_MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub grammar_timeout_ms: u64,
 }
 
 impl LimitArgs {

@@ -24,6 +24,8 @@ const MAX_HELD_BYTES: usize = 64;
 pub struct Detokenizer {
     table: Arc<TokenTable>,
     skip_special: bool,
+    /// Special tokens that are text all the same.
+    shown: Arc<[TokenId]>,
     /// Characters that may still be taken off the start of the text.
     leading: usize,
     held: Vec<u8>,
@@ -32,7 +34,7 @@ pub struct Detokenizer {
 impl Detokenizer {
     /// For what a model generates after a prompt. `skip_special` leaves special tokens out.
     pub fn new(table: Arc<TokenTable>, skip_special: bool) -> Self {
-        Self { table, skip_special, leading: 0, held: Vec::new() }
+        Self { table, skip_special, shown: Arc::default(), leading: 0, held: Vec::new() }
     }
 
     /// For ids that are a whole text: decoders of the `SentencePiece` kind drop the blank in front.
@@ -41,10 +43,16 @@ impl Detokenizer {
         Self { leading, ..Self::new(table, skip_special) }
     }
 
+    /// With these special tokens as text, whatever happens to the others.
+    #[must_use]
+    pub fn showing(self, shown: Arc<[TokenId]>) -> Self {
+        Self { shown, ..self }
+    }
+
     /// The text this token completes; empty while a character is incomplete.
     pub fn push(&mut self, id: TokenId) -> String {
         let Some(piece) = self.table.piece(id) else { return String::new() };
-        if self.skip_special && self.table.is_special(id) {
+        if self.skip_special && self.table.is_special(id) && !self.shown.contains(&id) {
             return String::new();
         }
         match (self.table.scheme(), piece) {

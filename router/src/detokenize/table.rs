@@ -92,6 +92,12 @@ impl TokenTable {
         self.special.contains(&id)
     }
 
+    /// The special token of this text.
+    pub fn special_token(&self, text: &str) -> Option<TokenId> {
+        let mut ids = self.special.iter().copied();
+        ids.find(|&id| self.token_bytes(id) == Some(text.as_bytes()))
+    }
+
     /// The token by itself as text; U+FFFD where it is not whole characters. Empty for an unknown id.
     pub fn token_text(&self, id: TokenId) -> String {
         self.token_bytes(id).map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()

@@ -103,7 +103,7 @@ impl StepLoop {
         let images: Vec<ImageKey> = new.images.iter().map(|image| image.key).collect();
         let banned = if request.ignore_eos { self.shared.end_tokens.to_vec() } else { Vec::new() };
         let prompt = if request.sampling.needs_prompt() { new.prompt.clone() } else { Vec::new() };
-        let encoded = EncodedSequence { sampling: request.sampling, prompt, banned };
+        let encoded = EncodedSequence { sampling: request.sampling, prompt, banned, grammar: request.grammar };
         let live = Live { sender, progress, submitted, encoded, images };
         for spec in &new.images {
             // The same picture twice in a prompt is one image with two placeholders.

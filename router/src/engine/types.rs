@@ -1,7 +1,10 @@
 //! What goes into the engine and what comes out of it. No JSON, no protobuf.
 
+use std::sync::Arc;
+
 use text_generation_scheduler::{FinishReason, TokenId};
 
+use crate::grammar::Grammar;
 use crate::prompt::Prompt;
 use crate::sampling::Sampling;
 
@@ -16,6 +19,8 @@ pub struct GenerateRequest {
     pub max_new_tokens: Option<u32>,
     /// Never stop at an end token, and never sample one.
     pub ignore_eos: bool,
+    /// What the answer may be; anything, if nobody says.
+    pub grammar: Option<Arc<Grammar>>,
 }
 
 /// What a [`super::TokenStream`] yields.

@@ -5,6 +5,7 @@ use super::*;
 mod anyres;
 mod gemma;
 mod goldens;
+mod hub;
 mod idefics;
 mod internvl;
 mod pixtral;

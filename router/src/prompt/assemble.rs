@@ -3,7 +3,7 @@
 use text_generation_scheduler::TokenId;
 
 use super::conversation::{Content, Conversation, Message, Part, Role, Segment};
-use super::encode::Forbidden;
+use super::encode::{Encoded, Forbidden};
 use super::error::PromptError;
 use super::expand::{Expanded, expand};
 use super::finished::{Prompt, SpanKind, TokenSpan, Tokenized};
@@ -90,6 +90,21 @@ impl Inner {
         self.raw_truncated(&segments, images, truncate, false).map(|built| built.prompt)
     }
 
+    pub(super) fn of_ids(&self, ids: Vec<TokenId>, truncate: Option<u32>) -> Result<Prompt, PromptError> {
+        self.check_images(&[])?;
+        if let Some(&id) = ids.iter().find(|&&id| self.table.token_bytes(id).is_none()) {
+            return Err(PromptError::UnknownToken(id));
+        }
+        if let Some(&id) = ids.iter().find(|&&id| self.encoder.media().has(id)) {
+            return Err(PromptError::MediaToken(id));
+        }
+        let mut expanded = Expanded::text_only(Encoded { ids, offsets: Vec::new() });
+        if let Some(truncate) = truncate {
+            expanded.keep_last(truncate as usize, &[])?;
+        }
+        Ok(self.finish(expanded, Placed::default()).prompt)
+    }
+
     pub(super) fn raw_text(
         &self,
         segments: &[Segment],
@@ -97,6 +112,13 @@ impl Inner {
         with_offsets: bool,
     ) -> Result<Built, PromptError> {
         self.raw_truncated(segments, images, None, with_offsets)
+    }
+
+    pub(super) fn plain_text(&self, text: &str, special_tokens: bool) -> Result<Built, PromptError> {
+        let mut spanned = Spanned::default();
+        spanned.push_user_text(text);
+        let forbidden = self.encoder.media();
+        self.assemble(spanned, Vec::new(), &Assembly { forbidden, special_tokens, truncate: None, with_offsets: true })
     }
 
     fn raw_truncated(

@@ -54,9 +54,12 @@ const TYPE_WORDS: &[&str] =
 
 /// What a model's chat template makes of message contents.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "answers to questions that have nothing to do with each other")]
 pub(super) struct ContentShape {
     /// It renders a list of parts, images included.
     pub(super) parts: bool,
+    /// It renders such a list as the answer of a tool.
+    pub(super) answer_parts: bool,
     /// It renders a string.
     pub(super) strings: bool,
     /// It knows the role `developer`.
@@ -94,12 +97,11 @@ impl ContextBuilder<'_> {
     fn message(&self, message: &Message, last: bool) -> Result<Value, PromptError> {
         let mut object = Map::new();
         object.insert("role".to_owned(), Value::from(self.role(message.role)));
-        if let Some(content) = self.content(&message.content, last)? {
+        if let Some(content) = self.content(message, last)? {
             object.insert("content".to_owned(), content);
         }
-        for (key, text) in [("name", &message.name), ("tool_call_id", &message.tool_call_id)] {
-            object.extend(text.as_ref().map(|text| (key.to_owned(), self.text(text))));
-        }
+        object.extend(message.name.as_ref().map(|name| ("name".to_owned(), self.text(name))));
+        object.extend(message.tool_call_id.as_ref().map(|id| ("tool_call_id".to_owned(), self.id(id))));
         let calls = message.tool_calls.as_ref().map(|calls| self.json(&with_parsed_arguments(calls)));
         object.extend(calls.map(|calls| ("tool_calls".to_owned(), calls)));
         Ok(Value::Object(object))
@@ -113,13 +115,14 @@ impl ContextBuilder<'_> {
     }
 
     /// The content of a message; `None` leaves the key out, as transformers does for a missing content.
-    fn content(&self, content: &Content, last: bool) -> Result<Option<Value>, PromptError> {
+    fn content(&self, message: &Message, last: bool) -> Result<Option<Value>, PromptError> {
         let cut = self.cut.filter(|_| last);
-        let value = match content {
+        let parts_taken = if message.role == Role::Tool { self.shape.answer_parts } else { self.shape.parts };
+        let value = match &message.content {
             Content::None => None,
-            Content::Text(text) if self.shape.strings => Some(Value::String(self.ending(text, cut))),
+            Content::Text(text) if self.shape.strings || !parts_taken => Some(Value::String(self.ending(text, cut))),
             Content::Text(text) => Some(json!([{"type": "text", "text": self.ending(text, cut)}])),
-            Content::Parts(parts) if self.shape.parts => Some(Value::Array(self.parts(parts, cut))),
+            Content::Parts(parts) if parts_taken => Some(Value::Array(self.parts(parts, cut))),
             Content::Parts(parts) => Some(Value::String(self.joined(parts, cut))),
         };
         let continued = cut.is_none_or(|cut| value.as_ref().is_some_and(|value| contains(value, cut)));
@@ -158,6 +161,11 @@ impl ContextBuilder<'_> {
         }
     }
 
+    /// The name of a call. Mistral's templates count its letters, so that it must not be marked where it passes.
+    fn id(&self, id: &str) -> Value {
+        if is_short_id(id) { Value::from(id) } else { self.text(id) }
+    }
+
     fn text(&self, text: &str) -> Value {
         Value::String(self.marking.apply(text).into_owned())
     }
@@ -174,7 +182,11 @@ impl ContextBuilder<'_> {
 
     fn entry(&self, key: &str, value: &Value) -> (String, Value) {
         if SCHEMA_WORDS.contains(&key) {
-            let value = if key == "type" { self.type_names(value) } else { self.json(value) };
+            let value = match (key, value) {
+                ("type", value) => self.type_names(value),
+                ("id", Value::String(id)) => self.id(id),
+                (_, value) => self.json(value),
+            };
             return (key.to_owned(), value);
         }
         (self.marking.apply(key).into_owned(), self.json(value))
@@ -187,6 +199,11 @@ impl ContextBuilder<'_> {
             other => self.json(other),
         }
     }
+}
+
+/// Nine letters and digits, which are no piece of a control token.
+fn is_short_id(id: &str) -> bool {
+    id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 fn contains(value: &Value, letter: char) -> bool {

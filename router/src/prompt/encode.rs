@@ -179,6 +179,11 @@ impl Encoder {
         self.finish(added.extract_and_normalize(self.tokenizer.get_normalizer(), text), with_offsets)
     }
 
+    /// The ids of a text that no added token is looked for in; none if there are none.
+    pub(super) fn plain(&self, text: &str) -> Vec<TokenId> {
+        self.encode_plain(text, false).map(|encoded| encoded.ids).unwrap_or_default()
+    }
+
     /// As plain text: no added token is looked for.
     fn encode_plain(&self, text: &str, with_offsets: bool) -> Result<Encoded, PromptError> {
         let mut pieces = PreTokenizedString::from(text);

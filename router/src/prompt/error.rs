@@ -1,5 +1,7 @@
 //! Why a prompt could not be built. Every text is meant for the client: no paths, no library messages.
 
+use text_generation_scheduler::TokenId;
+
 /// Why a prompt could not be built.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PromptError {
@@ -52,6 +54,12 @@ pub enum PromptError {
     /// The text cannot be kept apart from the model's control tokens.
     #[error("the text cannot be told apart from control tokens of the model")]
     ControlTokens,
+    /// A prompt of token ids with one that the tokenizer does not have.
+    #[error("{0} is not a token of this model")]
+    UnknownToken(TokenId),
+    /// A prompt of token ids with one that stands for an image.
+    #[error("token {0} stands for an image, which a prompt of token ids cannot bring")]
+    MediaToken(TokenId),
     /// A final message is to be continued, but it has no text.
     #[error("the last message has no text that could be continued")]
     NothingToContinue,

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use text_generation_scheduler::TokenId;
 use tokio::sync::Semaphore;
 
 mod assemble;
@@ -26,12 +27,14 @@ mod spanned;
 mod template;
 #[cfg(test)]
 mod tests;
+mod tool_probe;
 
 pub use conversation::{Content, Conversation, Message, Part, Role, Segment};
 pub use encode::InvalidTokenizer;
 pub use error::PromptError;
 pub use finished::{Prompt, SpanKind, TokenSpan, Tokenized};
 pub use template::{InvalidTemplate, TemplateLimits};
+pub use tool_probe::{PROBE_FUNCTION, ToolTemplate};
 
 use crate::detokenize::{InvalidDecoder, TokenTable};
 use crate::families::VlmFamily;
@@ -164,11 +167,24 @@ impl PromptBuilder {
         self.run(bytes, move |inner| inner.raw(segments, images, truncate)).await
     }
 
+    /// The prompt of token ids that a client brings. Nothing is added to them; which of them are control tokens is the
+    /// client's own business. `truncate` keeps the last ones.
+    ///
+    /// Errors: `UnknownToken`, `MediaToken`, and `ImageNeeded` for a model that answers about images only.
+    pub fn of_ids(&self, ids: Vec<TokenId>, truncate: Option<u32>) -> Result<Prompt, PromptError> {
+        self.inner.of_ids(ids, truncate)
+    }
+
     /// The tokens of `inputs`, never as a user turn: offsets are those of the text the client sent, with
     /// [`Tokenized::text`] showing what stands for images.
     pub async fn tokenize(&self, segments: Vec<Segment>, images: Vec<LoadedImage>) -> Result<Tokenized, PromptError> {
         let bytes = segments.iter().map(Segment::text_bytes).sum();
         self.run(bytes, move |inner| inner.raw_text(&segments, images, true).map(Built::tokenized)).await
+    }
+
+    /// The tokens of a text without images, with the tokenizer's own special tokens around it or without them.
+    pub async fn tokenize_text(&self, text: String, special_tokens: bool) -> Result<Tokenized, PromptError> {
+        self.run(text.len(), move |inner| inner.plain_text(&text, special_tokens).map(Built::tokenized)).await
     }
 
     /// Splits `inputs` at its `![alt](url)` images; URLs are in the order of the image segments.
@@ -181,9 +197,19 @@ impl PromptBuilder {
         self.inner.renderer.is_some()
     }
 
+    /// What the chat template makes of tools; nothing, without a template. Found out anew by every call.
+    pub fn tool_template(&self) -> ToolTemplate {
+        self.inner.renderer.as_ref().map(Renderer::tool_template).unwrap_or_default()
+    }
+
     /// Whether the model takes images.
     pub fn takes_images(&self) -> bool {
         self.inner.family.is_some()
+    }
+
+    /// The tokens of a piece of an answer: plain text, and none of the tokenizer's own around it.
+    pub fn plain(&self, text: &str) -> Vec<TokenId> {
+        self.inner.encoder.plain(text)
     }
 
     /// From token ids back to text.

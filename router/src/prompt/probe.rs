@@ -3,13 +3,16 @@
 //! Templates differ in what they take (strings, lists of parts, both) and in what they write for an image (one token,
 //! or one between two others). Nothing says so except what they render.
 
+use serde_json::Value;
+
 use super::context::{ContentShape, ContextBuilder};
 use super::conversation::{Content, Conversation, Message, Part, Role};
 use super::marks::Marking;
 use super::template::ChatTemplate;
+use super::tool_probe::takes_answer_parts;
 
 /// Words no template writes by itself.
-const PROBE: &str = "Quixotry";
+pub(super) const PROBE: &str = "Quixotry";
 const SECOND_PROBE: &str = "Zephyrean";
 
 /// Finds out what the template takes. `anchor` is the text of the token that stands for an image.
@@ -17,6 +20,7 @@ pub(super) fn content_shape(template: &ChatTemplate, anchor: Option<&str>) -> Co
     let shape = |parts, strings| ContentShape {
         parts,
         strings,
+        answer_parts: parts,
         developer: template.source().contains("developer"),
         anchor: anchor.map(str::to_owned),
     };
@@ -25,7 +29,8 @@ pub(super) fn content_shape(template: &ChatTemplate, anchor: Option<&str>) -> Co
     let parts = render(template, &shape(true, true), Content::Parts(parts(anchor.is_some(), PROBE)));
     let parts = parts.is_some_and(|text| shows_text(&text) && shows_one_image(&text, anchor));
     // A template that took neither refuses a chat of one question; a list is what newer ones want.
-    shape(parts || !strings, strings)
+    let shape = shape(parts || !strings, strings);
+    ContentShape { answer_parts: takes_answer_parts(template, &shape), ..shape }
 }
 
 /// What the template writes for an image: its anchor and the tokens it puts right around it, blanks left out.
@@ -45,18 +50,28 @@ fn parts(image: bool, text: &str) -> Vec<Part> {
 
 fn render(template: &ChatTemplate, shape: &ContentShape, content: Content) -> Option<String> {
     let message = Message { role: Role::User, name: None, content, tool_calls: None, tool_call_id: None };
-    let conversation = Conversation { messages: vec![message], ..Conversation::default() };
+    render_chat(template, shape, vec![message], None)
+}
+
+/// What the template writes for these messages; `None` if it refuses them.
+pub(super) fn render_chat(
+    template: &ChatTemplate,
+    shape: &ContentShape,
+    messages: Vec<Message>,
+    tools: Option<Value>,
+) -> Option<String> {
+    let conversation = Conversation { messages, tools, continue_final: false };
     let variables = ContextBuilder { shape, marking: Marking::Off, cut: None }.build(&conversation).ok()?;
     template.render(variables).ok()
 }
 
 /// The text is there, and not as part of a printed list.
-fn shows_text(rendered: &str) -> bool {
+pub(super) fn shows_text(rendered: &str) -> bool {
     let printed = [format!("'{PROBE}'"), format!("\"{PROBE}\"")];
     rendered.contains(PROBE) && !printed.iter().any(|list| rendered.contains(list.as_str()))
 }
 
-fn shows_one_image(rendered: &str, anchor: Option<&str>) -> bool {
+pub(super) fn shows_one_image(rendered: &str, anchor: Option<&str>) -> bool {
     anchor.is_none_or(|anchor| rendered.matches(anchor).count() == 1)
 }
 

@@ -8,6 +8,7 @@ use super::marks::{ControlPieces, Marking, Marks};
 use super::probe;
 use super::spanned::Spanned;
 use super::template::{ChatTemplate, InvalidTemplate, TemplateLimits};
+use super::tool_probe::{ToolTemplate, tool_template};
 use crate::prepared::PreparedModel;
 
 /// A chat template and what it takes.
@@ -34,6 +35,11 @@ impl Renderer {
     /// What the template writes for an image.
     pub(super) fn image_text(&self) -> Option<String> {
         probe::image_text(&self.template, &self.shape)
+    }
+
+    /// What the template makes of tools.
+    pub(super) fn tool_template(&self) -> ToolTemplate {
+        tool_template(&self.template, &self.shape)
     }
 
     /// The text the model is to be sent, and which parts of it the user wrote.

@@ -1,9 +1,12 @@
 //! Plans as the wire wants them: structs of arrays, numbers packed little-endian.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use text_generation_proto as pb;
 use text_generation_scheduler::{ImageKey, Row, RowPositions, RowTokens, SequenceId, Span, StepPlan};
 
+use crate::grammar::{Grammar, GrammarKind};
 use crate::sampling::{LogprobSource, PenaltyScope, Sampling};
 
 /// What a shard is told about a sequence on first sight.
@@ -15,6 +18,8 @@ pub struct EncodedSequence {
     pub prompt: Vec<u32>,
     /// Ids that may never be sampled.
     pub banned: Vec<u32>,
+    /// What its answer may be.
+    pub grammar: Option<Arc<Grammar>>,
 }
 
 /// Encodes a plan; `describe` is asked about each sequence the shard has not seen.
@@ -123,7 +128,21 @@ fn key_bytes(key: &ImageKey) -> Bytes {
 }
 
 fn new_sequence(id: SequenceId, sequence: &EncodedSequence) -> pb::NewSequence {
-    pb::NewSequence { id: id.0, sampling: Some(sampling(sequence)), prompt_token_ids: packed(&sequence.prompt) }
+    pb::NewSequence {
+        id: id.0,
+        sampling: Some(sampling(sequence)),
+        prompt_token_ids: packed(&sequence.prompt),
+        grammar: sequence.grammar.as_deref().map(grammar),
+    }
+}
+
+fn grammar(grammar: &Grammar) -> pb::Grammar {
+    let kind = match grammar.kind {
+        GrammarKind::JsonSchema => pb::GrammarKind::JsonSchema,
+        GrammarKind::Regex => pb::GrammarKind::Regex,
+        GrammarKind::Lark => pb::GrammarKind::Lark,
+    };
+    pb::Grammar { kind: kind.into(), text: grammar.text.clone() }
 }
 
 fn packed(ids: &[u32]) -> Bytes {
@@ -154,5 +173,7 @@ fn sampling(sequence: &EncodedSequence) -> pb::Sampling {
         logprobs: logprobs.into(),
         penalty_scope: scope.into(),
         banned_token_ids: packed(&sequence.banned),
+        logit_bias_token_ids: packed(&sampling.logit_bias.iter().map(|(id, _)| *id).collect::<Vec<_>>()),
+        logit_bias: sampling.logit_bias.iter().map(|(_, bias)| *bias).collect(),
     }
 }

@@ -1,11 +1,11 @@
 //! Random workloads on random shards: whatever is batched, cached, preempted or lost, every request gets exactly
 //! the tokens it would get alone, and everything comes home.
 
-use crate::support::shard::FailureOdds;
+use crate::support::shard::Odds;
 use crate::support::world::{Chaos, Tally, World};
 
 const ALL_CHAOS: Chaos =
-    Chaos { failures: FailureOdds { row: 60, encoding: 20 }, abort: 25, upload_failure: 15, shard_loss: 150 };
+    Chaos { shard: Odds { row: 60, encoding: 20, forced: 5 }, abort: 25, upload_failure: 15, shard_loss: 150 };
 
 /// Runs the seeds and adds up what happened. A failure names its seed in the panic message before it.
 #[track_caller]
@@ -44,6 +44,7 @@ fn add(total: &mut Tally, tally: &Tally) {
     total.prefix_hit_tokens += tally.prefix_hit_tokens;
     total.image_hits += tally.image_hits;
     total.image_misses += tally.image_misses;
+    total.forced_tokens += tally.forced_tokens;
     total.ranges += tally.ranges;
     total.ranges_of_many += tally.ranges_of_many;
     total.requested_tokens += tally.requested_tokens;
@@ -65,6 +66,14 @@ fn nothing_goes_wrong() {
 fn clients_hang_up() {
     let tally = simulate(1_000..2_000, Chaos { abort: 5, ..Chaos::default() });
     assert!(tally.finished > 500 && tally.aborted > 500, "{tally:?}");
+}
+
+#[test]
+fn tokens_are_forced() {
+    let shard = Odds { forced: 2, ..Odds::default() };
+    let tally = simulate(4_500..5_500, Chaos { shard, abort: 20, ..Chaos::default() });
+    let met = [tally.finished, tally.aborted, tally.preemptions, tally.forced_tokens];
+    assert!(met.iter().all(|count| *count > 500), "{tally:?}");
 }
 
 #[test]

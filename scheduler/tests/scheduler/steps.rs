@@ -74,6 +74,49 @@ fn two_plans_are_in_flight_at_most() {
     assert_eq!(rows(&scheduler.schedule().unwrap()), [(1, 4, 1)]);
 }
 
+/// The answer to a plan of one row, with tokens behind its sample that can only follow.
+fn forcing(plan: &StepPlan, tokens: &[u32]) -> StepResult {
+    let sampled = tokens.iter().map(|token| (plan.rows[0].sequence, *token)).collect();
+    StepResult { step: plan.step, sampled, failures: Vec::new() }
+}
+
+#[test]
+fn forced_tokens_are_computed_in_one_row() {
+    let mut scheduler = with(roomy(), [text(1, 3, 9)]);
+    let plan = scheduler.schedule().unwrap();
+    let events = scheduler.commit(&forcing(&plan, &[5, 6, 7]));
+    let expected = (0..3).map(|index| Event::Token { sequence: SequenceId(1), sampled_index: index, finish: None });
+    assert!(events.into_iter().eq(expected));
+    let (plan, _) = step(&mut scheduler);
+    assert_eq!(rows(&plan), [(1, 3, 3)]);
+    assert!(plan.rows[0].sample && plan.rows[0].token_ids == RowTokens::Ids(vec![5, 6, 7]));
+    assert_eq!(rows(&step(&mut scheduler).0), [(1, 6, 1)]);
+}
+
+#[test]
+fn a_sample_in_flight_of_a_forced_token_is_surplus() {
+    let mut scheduler = with(roomy(), [text(1, 3, 9)]);
+    let (first, second) = (scheduler.schedule().unwrap(), scheduler.schedule().unwrap());
+    assert_eq!(scheduler.commit(&forcing(&first, &[5, 6, 7])).len(), 3);
+    let third = scheduler.schedule().unwrap();
+    assert_eq!(rows(&third), [(1, 4, 2)]);
+    assert_eq!(third.rows[0].token_ids, RowTokens::Ids(vec![6, 7]));
+    assert_eq!(scheduler.commit(&forcing(&second, &[6])), []);
+    assert_eq!(scheduler.commit(&forcing(&third, &[8])).len(), 1);
+}
+
+#[test]
+fn forced_tokens_end_a_sequence_like_others() {
+    for (most, finish, delivered) in [(9, FinishReason::EndOfSequence, 3), (2, FinishReason::Length, 2)] {
+        let mut scheduler = with(roomy(), [text(1, 3, most)]);
+        let plan = scheduler.schedule().unwrap();
+        let events = scheduler.commit(&forcing(&plan, &[5, 6, END, 7]));
+        assert_eq!(events.len(), delivered);
+        assert!(matches!(events[delivered - 1], Event::Token { finish: Some(reason), .. } if reason == finish));
+        assert_eq!(scheduler.schedule().unwrap().forget_sequences, [SequenceId(1)]);
+    }
+}
+
 #[test]
 fn samples_in_flight_count() {
     let mut scheduler = with(roomy(), [text(1, 3, 1)]);

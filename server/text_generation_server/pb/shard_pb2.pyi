@@ -55,6 +55,27 @@ ROW_FLAG_RESET_BLOCKS: RowFlag.ValueType  # 4
 """the block table starts anew (first sight, or resumed after preemption)"""
 Global___RowFlag: _TypeAlias = RowFlag  # noqa: Y015
 
+class _GrammarKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GrammarKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GrammarKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GRAMMAR_KIND_JSON_SCHEMA: _GrammarKind.ValueType  # 0
+    """a JSON schema, as JSON"""
+    GRAMMAR_KIND_REGEX: _GrammarKind.ValueType  # 1
+    GRAMMAR_KIND_LARK: _GrammarKind.ValueType  # 2
+    """the dialect of llguidance"""
+
+class GrammarKind(_GrammarKind, metaclass=_GrammarKindEnumTypeWrapper): ...
+
+GRAMMAR_KIND_JSON_SCHEMA: GrammarKind.ValueType  # 0
+"""a JSON schema, as JSON"""
+GRAMMAR_KIND_REGEX: GrammarKind.ValueType  # 1
+GRAMMAR_KIND_LARK: GrammarKind.ValueType  # 2
+"""the dialect of llguidance"""
+Global___GrammarKind: _TypeAlias = GrammarKind  # noqa: Y015
+
 class _LogprobSource:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -611,25 +632,55 @@ class NewSequence(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    GRAMMAR_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     prompt_token_ids: _builtins.bytes
     """u32 ids of the whole prompt, only when a penalty needs them: prefix-cached tokens are never sent."""
     @_builtins.property
     def sampling(self) -> Global___Sampling: ...
+    @_builtins.property
+    def grammar(self) -> Global___Grammar:
+        """What the answer may be; the router has compiled it and found it good."""
+
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
         sampling: Global___Sampling | None = ...,
         prompt_token_ids: _builtins.bytes = ...,
+        grammar: Global___Grammar | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grammar", b"grammar", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grammar", b"grammar", "id", b"id", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NewSequence: _TypeAlias = NewSequence  # noqa: Y015
+
+@_typing.final
+class Grammar(_message.Message):
+    """A grammar over the whole answer. The end tokens are allowed where it may end, and are all that is allowed after it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    kind: Global___GrammarKind.ValueType
+    text: _builtins.str
+    def __init__(
+        self,
+        *,
+        kind: Global___GrammarKind.ValueType = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Grammar: _TypeAlias = Grammar  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):
@@ -650,6 +701,8 @@ class Sampling(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     PENALTY_SCOPE_FIELD_NUMBER: _builtins.int
     BANNED_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    LOGIT_BIAS_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    LOGIT_BIAS_FIELD_NUMBER: _builtins.int
     greedy: _builtins.bool
     """take the best token; filters and temperature still shape logprobs"""
     temperature: _builtins.float
@@ -670,6 +723,12 @@ class Sampling(_message.Message):
     penalty_scope: Global___PenaltyScope.ValueType
     banned_token_ids: _builtins.bytes
     """u32 ids that can never be sampled (ignore_eos sends the end tokens)"""
+    logit_bias_token_ids: _builtins.bytes
+    """u32 ids, no id twice"""
+    @_builtins.property
+    def logit_bias(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """what is added to the score of each, after the penalties"""
+
     def __init__(
         self,
         *,
@@ -686,10 +745,12 @@ class Sampling(_message.Message):
         logprobs: Global___LogprobSource.ValueType = ...,
         penalty_scope: Global___PenaltyScope.ValueType = ...,
         banned_token_ids: _builtins.bytes = ...,
+        logit_bias_token_ids: _builtins.bytes = ...,
+        logit_bias: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["banned_token_ids", b"banned_token_ids", "frequency_penalty", b"frequency_penalty", "greedy", b"greedy", "logprobs", b"logprobs", "num_top_tokens", b"num_top_tokens", "penalty_scope", b"penalty_scope", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "typical_p", b"typical_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["banned_token_ids", b"banned_token_ids", "frequency_penalty", b"frequency_penalty", "greedy", b"greedy", "logit_bias", b"logit_bias", "logit_bias_token_ids", b"logit_bias_token_ids", "logprobs", b"logprobs", "num_top_tokens", b"num_top_tokens", "penalty_scope", b"penalty_scope", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "typical_p", b"typical_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -721,7 +782,9 @@ class StepResult(_message.Message):
     """from taking the plan to giving the result"""
     @_builtins.property
     def sampled_sequence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """One entry for each row that had SAMPLE and did not fail, in row order."""
+        """One entry for each row that had SAMPLE and did not fail, in row order. Behind it may stand further entries of the
+        same sequence: tokens that its grammar forces to follow. A sample of one of these that is in flight is surplus.
+        """
 
     @_builtins.property
     def sampled_token(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...

@@ -7,10 +7,13 @@ use axum::response::{IntoResponse, Response};
 use futures::future::try_join_all;
 use http::HeaderMap;
 
+use super::answers::{
+    AnswerMessage, CallBody, ChatCompletion, Choice, FunctionBody, Logprobs, PromptTokensDetails, UsageBody,
+};
 use super::decode::Decoder;
-use super::types::{AnswerMessage, ChatCompletion, Choice, Logprobs, PromptTokensDetails, UsageBody};
+use super::tools::CallDelta;
 use super::validate::Reply;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, ErrorKind};
 use crate::api::feed::{Feed, Usage};
 use crate::api::start::Running;
 use crate::api::{Api, head};
@@ -43,20 +46,43 @@ pub(super) async fn collect(api: &Api, running: Running, reply: &Reply) -> Resul
     Ok((Json(completion).into_response(), headers))
 }
 
+/// The text of the first answer.
+pub(super) async fn text(api: &Api, running: Running, reply: &Reply) -> Result<String, ApiError> {
+    let Some(feed) = running.feeds.into_iter().next() else {
+        return Err(ApiError::new(ErrorKind::Incomplete, "Incomplete generation"));
+    };
+    let (choice, usage) = read(api, feed, reply, 0).await?;
+    running.stopwatch.read(&usage).record(&usage);
+    Ok(choice.message.content.unwrap_or_default())
+}
+
 async fn read(api: &Api, mut feed: Feed, reply: &Reply, index: u32) -> Result<(Choice, Usage), ApiError> {
     let mut decoder = Decoder::new(api.prompts.table(), reply);
-    let (mut content, mut logprobs) = (String::new(), Vec::new());
+    let (mut content, mut calls, mut logprobs) = (String::new(), Vec::new(), Vec::new());
     let finish_reason = loop {
         let step = decoder.push(&feed.next().await?);
         content.push_str(&step.text);
+        step.calls.into_iter().for_each(|delta| add(&mut calls, delta));
         logprobs.extend(step.logprobs.into_iter().flat_map(|logprobs| logprobs.content));
         if let Some(finish) = step.finish {
             break finish;
         }
     };
-    let message = AnswerMessage { role: ASSISTANT, content };
+    let content = (!content.is_empty() || calls.is_empty()).then_some(content);
+    let message = AnswerMessage { role: ASSISTANT, content, tool_calls: calls };
     let logprobs = reply.logprobs.then_some(Logprobs { content: logprobs });
     Ok((Choice { index, message, logprobs, finish_reason }, feed.usage()))
+}
+
+/// Adds a piece to the call it belongs to, which begins with its head.
+fn add(calls: &mut Vec<CallBody>, delta: CallDelta) {
+    if let Some(head) = delta.head {
+        let function = FunctionBody { name: head.name, ..FunctionBody::default() };
+        calls.push(CallBody { id: head.id, function, ..CallBody::default() });
+    }
+    if let Some(call) = calls.get_mut(delta.index as usize) {
+        call.function.arguments.push_str(&delta.arguments);
+    }
 }
 
 /// An id for an answer.

@@ -1,8 +1,6 @@
 //! Messages as the prompt builder takes them, and the addresses of their images. Texts stay texts: nothing in them is
 //! looked at, so no text can become an image.
 
-use serde_json::Value;
-
 use super::types::{ContentBody, MessageBody, PartBody};
 use crate::api::error::ApiError;
 use crate::api::limits::RequestLimits;
@@ -18,11 +16,7 @@ pub(super) struct Parsed {
     pub(super) characters: usize,
 }
 
-pub(super) fn parse(
-    messages: Vec<MessageBody>,
-    tools: Option<Value>,
-    limits: &RequestLimits,
-) -> Result<Parsed, ApiError> {
+pub(super) fn parse(messages: Vec<MessageBody>, limits: &RequestLimits) -> Result<Parsed, ApiError> {
     if messages.is_empty() {
         return Err(ApiError::field("messages", "must not be empty"));
     }
@@ -34,9 +28,11 @@ pub(super) fn parse(
         messages.into_iter().enumerate().map(|(index, message)| reader.message(index, message)).collect();
     let messages = messages?;
     // TGI and its users continue an answer that the conversation has begun.
-    let continue_final =
-        messages.last().is_some_and(|message| message.role == Role::Assistant && has_text(&message.content));
-    let conversation = Conversation { messages, tools, continue_final };
+    let begun = |message: &Message| {
+        message.role == Role::Assistant && message.tool_calls.is_none() && has_text(&message.content)
+    };
+    let continue_final = messages.last().is_some_and(begun);
+    let conversation = Conversation { messages, tools: None, continue_final };
     Ok(Parsed { conversation, image_urls: reader.image_urls, characters: reader.characters })
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use text_generation_scheduler::{self as scheduler, TokenId};
 
-use super::types::{Alternative, FinishReason, Logprobs, TokenLogprob};
+use super::answers::{Alternative, FinishReason, Logprobs, TokenLogprob};
+use super::tools::{CallDelta, CallReader, CallReading, Read};
 use super::validate::Reply;
 use crate::api::stop::{Cut, StopCutter};
 use crate::detokenize::{Detokenizer, TokenTable};
@@ -17,6 +18,8 @@ pub(super) struct Decoder {
     table: Arc<TokenTable>,
     detokenizer: Detokenizer,
     cutter: StopCutter,
+    /// `None` if no tools were offered.
+    calls: Option<CallReader>,
     /// Bytes of text generated, and let out.
     generated: usize,
     shown: usize,
@@ -34,16 +37,19 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) text: String,
+    pub(super) calls: Vec<CallDelta>,
     pub(super) logprobs: Option<Logprobs>,
     pub(super) finish: Option<FinishReason>,
 }
 
 impl Decoder {
     pub(super) fn new(table: Arc<TokenTable>, reply: &Reply) -> Self {
+        let markers = reply.calls.as_ref().map(CallReading::markers).unwrap_or_default();
         Self {
-            detokenizer: Detokenizer::new(Arc::clone(&table), true),
+            detokenizer: Detokenizer::new(Arc::clone(&table), true).showing(markers),
             table,
             cutter: StopCutter::new(reply.stops.clone()),
+            calls: reply.calls.as_ref().map(CallReading::reader),
             generated: 0,
             shown: 0,
             waiting: reply.logprobs.then(VecDeque::new),
@@ -63,7 +69,23 @@ impl Decoder {
         };
         self.shown += text.len();
         let logprobs = self.release();
-        Step { text, logprobs, finish }
+        let (read, finish) = self.read_calls(text, finish);
+        Step { text: read.text, calls: read.calls, logprobs, finish }
+    }
+
+    /// Takes calls out of the text. An answer that called something ended for that reason, unless it was cut.
+    fn read_calls(&mut self, text: String, finish: Option<FinishReason>) -> (Read, Option<FinishReason>) {
+        let Some(reader) = &mut self.calls else { return (Read { text, calls: Vec::new() }, finish) };
+        let mut read = reader.push(&text);
+        if finish.is_some() {
+            reader.finish(&mut read);
+        }
+        let finish = match finish {
+            _ if reader.is_over() => Some(FinishReason::ToolCalls),
+            Some(FinishReason::Stop) if reader.has_called() => Some(FinishReason::ToolCalls),
+            finish => finish,
+        };
+        (read, finish)
     }
 
     fn wait(&mut self, token: &GeneratedToken, bytes: usize) {

@@ -1,11 +1,15 @@
-//! OpenAI's routes, `/v1/chat/completions` and `/v1/models`, and TGI's `/chat_tokenize` for the same body.
+//! OpenAI's routes, `/v1/chat/completions`, `/v1/completions` and `/v1/models`, and TGI's `/chat_tokenize` for the same body.
 
+mod answers;
+mod bias;
 mod chat;
+mod completions;
 mod conversation;
 mod decode;
 mod models;
 mod schemas;
 mod stream;
+pub(super) mod tools;
 mod types;
 mod validate;
 
@@ -15,14 +19,17 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
+use self::answers::{ChatCompletion, ChatTokens, Chunk};
+pub(super) use self::completions::{__path_completions, CompletionBody, completions};
 pub(super) use self::models::{__path_model, __path_models, model, models};
-use self::types::{ChatBody, ChatCompletion, ChatTokens, Chunk};
+pub(super) use self::types::ChatBody;
 use self::validate::Chat;
 use super::error::ApiError;
 use super::extract::ApiJson;
 use super::openapi::{GenerationRefusals, PICTURE, Refusals};
 use super::timing::Stopwatch;
-use super::{Api, media};
+use super::{Api, guided, media};
+use crate::prompt::Tokenized;
 
 /// Continues a conversation: one object, or with `stream` an event for each piece of the answer and `[DONE]`.
 #[utoipa::path(
@@ -48,7 +55,8 @@ use super::{Api, media};
 pub(super) async fn chat(State(api): State<Arc<Api>>, ApiJson(body): ApiJson<ChatBody>) -> Result<Response, ApiError> {
     let stopwatch = Stopwatch::start();
     let chat = Chat::validate(body, &api)?;
-    let running = api.start(chat.request, stopwatch).await?;
+    let started = api.start(chat.request, stopwatch).await;
+    let running = started.map_err(|error| error.renamed(guided::FIELD, chat.grammar_field))?;
     if chat.stream {
         return stream::respond(&api, running, chat.reply).await;
     }
@@ -66,9 +74,24 @@ pub(super) async fn tokenize(
     State(api): State<Arc<Api>>,
     ApiJson(body): ApiJson<ChatBody>,
 ) -> Result<Json<ChatTokens>, ApiError> {
-    let chat = validate::conversation(body.messages, body.tools, body.tool_choice.as_ref(), &api)?;
-    let images = media::load(&api, chat.image_urls).await?;
-    let tokenized = api.prompts.tokenize_chat(chat.conversation, images).await?;
+    let tokenized = tokens(&api, body).await?;
     let tokenize_response = tokenized.tokens.into_iter().map(Into::into).collect();
     Ok(Json(ChatTokens { tokenize_response, templated_text: tokenized.text }))
+}
+
+/// The tokens a chat would be answered from.
+pub(super) async fn tokens(api: &Api, mut body: ChatBody) -> Result<Tokenized, ApiError> {
+    let offer = body.take_tools().offer(&api.limits)?;
+    let chat = validate::conversation(body.messages, offer.as_ref(), api)?;
+    let images = media::load(api, chat.image_urls).await?;
+    Ok(api.prompts.tokenize_chat(chat.conversation, images).await?)
+}
+
+/// The text of the first answer alone, for a route with an answer of its own shape.
+pub(super) async fn answer_text(api: &Api, body: ChatBody) -> Result<String, ApiError> {
+    let stopwatch = Stopwatch::start();
+    let chat = Chat::validate(body, api)?;
+    let started = api.start(chat.request, stopwatch).await;
+    let running = started.map_err(|error| error.renamed(guided::FIELD, chat.grammar_field))?;
+    chat::text(api, running, &chat.reply).await
 }

@@ -1,22 +1,16 @@
 //! Schemas of what is deserialised by hand, beside [`super::types`] where that is done.
 
-use utoipa::openapi::schema::{OneOfBuilder, Schema};
+use utoipa::openapi::schema::Schema;
 use utoipa::openapi::{ObjectBuilder, Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::types::{ContentBody, ImageUrl, OneOrMany, PartBody};
-
-/// Schemas by name, as `utoipa` collects them.
-type Named = Vec<(String, RefOr<Schema>)>;
-
-fn either(description: &str, one: RefOr<Schema>, other: RefOr<Schema>) -> RefOr<Schema> {
-    OneOfBuilder::new().description(Some(description)).item(one).item(other).into()
-}
+use crate::api::openapi::{Named, name, one_of};
 
 impl PartialSchema for ContentBody {
     fn schema() -> RefOr<Schema> {
         let parts = Ref::from_schema_name(PartBody::name()).to_array_builder();
-        either("A text, or a list of parts.", String::schema(), parts.into())
+        one_of("A text, or a list of parts.", [String::schema(), parts.into()])
     }
 }
 
@@ -26,8 +20,7 @@ impl ToSchema for ContentBody {
     }
 
     fn schemas(schemas: &mut Named) {
-        schemas.push((PartBody::name().into(), PartBody::schema()));
-        PartBody::schemas(schemas);
+        name::<PartBody>(schemas);
     }
 }
 
@@ -38,7 +31,7 @@ impl PartialSchema for ImageUrl {
             .description(Some("An `http(s)` address or a `data:` URI."))
             .build();
         let object = ObjectBuilder::new().property("url", address.clone()).required("url").build();
-        either("An object with `url`, or the bare address.", object.into(), address.into())
+        one_of("An object with `url`, or the bare address.", [object.into(), address.into()])
     }
 }
 
@@ -50,7 +43,7 @@ impl ToSchema for ImageUrl {
 
 impl PartialSchema for OneOrMany {
     fn schema() -> RefOr<Schema> {
-        either("A string, or a list of strings.", String::schema(), Vec::<String>::schema())
+        one_of("A string, or a list of strings.", [String::schema(), Vec::<String>::schema()])
     }
 }
 

@@ -6,9 +6,9 @@ use axum::response::Response;
 use futures::FutureExt;
 use futures::future::select_all;
 
+use super::answers::{Chunk, ChunkChoice, Delta, UsageBody};
 use super::chat::{ASSISTANT, FINGERPRINT, new_id, unix_seconds};
 use super::decode::{Decoder, Step};
-use super::types::{Chunk, ChunkChoice, Delta, UsageBody};
 use super::validate::Reply;
 use crate::api::Api;
 use crate::api::error::ApiError;
@@ -110,7 +110,8 @@ impl Open {
     fn chunk(&mut self, at: usize, token: &GeneratedToken) -> Option<Frame> {
         let choice = self.choices.get_mut(at)?;
         let step = choice.push(token);
-        let quiet = step.text.is_empty() && step.logprobs.as_ref().is_none_or(|logprobs| logprobs.content.is_empty());
+        let says = !step.text.is_empty() || !step.calls.is_empty();
+        let quiet = !says && step.logprobs.as_ref().is_none_or(|logprobs| logprobs.content.is_empty());
         if quiet && step.finish.is_none() {
             return None;
         }
@@ -149,7 +150,9 @@ impl Choice {
     fn add(&mut self, step: Step) -> ChunkChoice {
         let role = (!self.opened).then_some(ASSISTANT);
         self.opened = true;
-        let delta = Delta { role, content: step.text };
+        let only_calls = step.text.is_empty() && !step.calls.is_empty() && step.finish.is_none();
+        let content = (!only_calls).then_some(step.text);
+        let delta = Delta { role, content, tool_calls: step.calls.into_iter().map(Into::into).collect() };
         ChunkChoice { index: self.index, delta, logprobs: step.logprobs, finish_reason: step.finish }
     }
 }

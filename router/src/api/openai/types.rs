@@ -1,4 +1,4 @@
-//! The JSON of `/v1/chat/completions`. Unknown fields are ignored and `null` is the same as absent, at every level.
+//! The JSON that `/v1/chat/completions` takes. Unknown fields are ignored and `null` is the same as absent, at every level.
 //! Shapes only; what the values may be is `validate`'s business.
 
 use std::fmt;
@@ -6,12 +6,13 @@ use std::fmt;
 use serde::de::{
     Error, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer, value::SeqAccessDeserializer,
 };
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::tools::ToolFields;
 use crate::api::object;
-use crate::api::tgi::SimpleToken;
+use crate::api::openapi::{Grammar, ResponseFormat, Tool, ToolChoice};
 
 /// Body of `/v1/chat/completions`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -60,17 +61,22 @@ pub(in crate::api) struct ChatBody {
     /// How many of the most probable tokens to list at each place. At most `--max-top-n-tokens`.
     #[schema(minimum = 0, default = 0)]
     pub(super) top_logprobs: Option<u32>,
-    /// Added to the logits of tokens, by token id.
-    #[schema(value_type = Option<Object>)]
+    /// Added to the logits of tokens, by token id: from -100, which bans one, to 100, which forces it.
+    #[schema(value_type = Option<HashMap<String, f32>>)]
     pub(super) logit_bias: Option<Value>,
     /// Functions that the model may call.
-    #[schema(value_type = Option<Vec<Object>>)]
+    #[schema(value_type = Option<Vec<Tool>>)]
     pub(super) tools: Option<Vec<Value>>,
-    /// `none`, `auto`, `required`, or the name of a function.
-    #[schema(value_type = Option<Object>)]
+    /// Whether the answer may, or has to, be a call.
+    #[schema(value_type = Option<ToolChoice>)]
     pub(super) tool_choice: Option<Value>,
+    /// Whether one answer may hold several calls.
+    #[schema(default = true)]
+    pub(super) parallel_tool_calls: Option<bool>,
+    /// Text for the model beside the functions. TGI's.
+    pub(super) tool_prompt: Option<String>,
     /// What the answer has to be: text, JSON, or JSON that follows a schema.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<ResponseFormat>)]
     pub(super) response_format: Option<Value>,
     // TGI's parameters, for callers that know them.
     /// Draws from this many most probable tokens; 0 from all. TGI's.
@@ -88,8 +94,20 @@ pub(in crate::api) struct ChatBody {
     /// A loaded adapter to generate with. TGI's.
     pub(super) adapter_id: Option<String>,
     /// What the answer may be, in TGI's form.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Grammar>)]
     pub(super) grammar: Option<Value>,
+}
+
+impl ChatBody {
+    /// Takes out what is about tools.
+    pub(super) fn take_tools(&mut self) -> ToolFields {
+        ToolFields {
+            tools: self.tools.take(),
+            tool_choice: self.tool_choice.take(),
+            parallel_tool_calls: self.parallel_tool_calls,
+            tool_prompt: self.tool_prompt.take(),
+        }
+    }
 }
 
 /// What a stream reports beside its tokens.
@@ -228,158 +246,4 @@ impl<'de> Deserialize<'de> for OneOrMany {
         }
         deserializer.deserialize_any(Shape)
     }
-}
-
-/// A complete answer.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ChatCompletion<'a> {
-    /// Names the answer.
-    pub(super) id: &'a str,
-    /// `chat.completion`.
-    pub(super) object: &'static str,
-    /// Seconds since 1970.
-    pub(super) created: u64,
-    /// As the request said.
-    pub(super) model: &'a str,
-    /// Version of the server.
-    pub(super) system_fingerprint: &'static str,
-    /// As many answers as were asked for.
-    pub(super) choices: Vec<Choice>,
-    /// What the request has cost.
-    pub(super) usage: UsageBody,
-}
-
-/// One of `n` answers.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = ChatChoice)]
-pub(super) struct Choice {
-    /// Counts from 0.
-    pub(super) index: u32,
-    /// The answer.
-    pub(super) message: AnswerMessage,
-    /// Only if asked for.
-    pub(super) logprobs: Option<Logprobs>,
-    /// Why generation ended.
-    pub(super) finish_reason: FinishReason,
-}
-
-/// The model's message.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct AnswerMessage {
-    /// `assistant`.
-    pub(super) role: &'static str,
-    /// The answer.
-    pub(super) content: String,
-}
-
-/// An event of a stream.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = ChatCompletionChunk)]
-pub(super) struct Chunk<'a> {
-    /// Names the answer; the same in every event.
-    pub(super) id: &'a str,
-    /// `chat.completion.chunk`.
-    pub(super) object: &'static str,
-    /// Seconds since 1970.
-    pub(super) created: u64,
-    /// As the request said.
-    pub(super) model: &'a str,
-    /// Version of the server.
-    pub(super) system_fingerprint: &'static str,
-    /// What this event adds; empty in the one for usage.
-    pub(super) choices: Vec<ChunkChoice>,
-    /// Only in the last event, and only if asked for.
-    pub(super) usage: Option<UsageBody>,
-}
-
-/// What an event adds to one of `n` answers.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ChunkChoice {
-    /// Which of the answers.
-    pub(super) index: u32,
-    /// What is added to it.
-    pub(super) delta: Delta,
-    /// Only if asked for.
-    pub(super) logprobs: Option<Logprobs>,
-    /// Why generation ended, in the last event of an answer.
-    pub(super) finish_reason: Option<FinishReason>,
-}
-
-/// The text an event adds.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Delta {
-    /// Only in the first event of an answer: clients add strings up.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) role: Option<&'static str>,
-    /// Text to be appended.
-    pub(super) content: String,
-}
-
-/// Why generation ended.
-#[derive(Copy, Clone, Debug, Eq, PartialEq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = ChatFinishReason)]
-pub(super) enum FinishReason {
-    Stop,
-    Length,
-}
-
-/// Log-probabilities of the tokens of a text.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub(super) struct Logprobs {
-    /// One entry a token.
-    pub(super) content: Vec<TokenLogprob>,
-}
-
-/// A token and what might have stood in its place.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub(super) struct TokenLogprob {
-    #[serde(flatten)]
-    pub(super) token: Alternative,
-    /// The most probable tokens at its place.
-    pub(super) top_logprobs: Vec<Alternative>,
-}
-
-/// A token that was, or might have been, generated.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-#[schema(as = TokenAlternative)]
-pub(super) struct Alternative {
-    /// The token as text.
-    pub(super) token: String,
-    /// Logarithm of its probability, from the model's own distribution.
-    pub(super) logprob: f32,
-    /// What the token stands for; it need not be a whole character.
-    pub(super) bytes: Option<Vec<u8>>,
-}
-
-/// What a request has cost.
-#[derive(Copy, Clone, Debug, Serialize, ToSchema)]
-#[schema(as = Usage)]
-pub(super) struct UsageBody {
-    /// Tokens of the prompt, images included.
-    pub(super) prompt_tokens: u32,
-    /// Tokens generated.
-    pub(super) completion_tokens: u32,
-    /// Both together.
-    pub(super) total_tokens: u32,
-    /// What the prompt was made of.
-    pub(super) prompt_tokens_details: PromptTokensDetails,
-}
-
-/// What the prompt was made of.
-#[derive(Copy, Clone, Debug, Serialize, ToSchema)]
-pub(super) struct PromptTokensDetails {
-    /// Tokens that did not have to be computed.
-    pub(super) cached_tokens: u32,
-    /// Tokens that stand for images.
-    pub(super) image_tokens: u32,
-}
-
-/// `/chat_tokenize`.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in crate::api) struct ChatTokens {
-    /// The tokens of the prompt.
-    pub(super) tokenize_response: Vec<SimpleToken>,
-    /// What was tokenised: an image token stands for each run of them.
-    pub(super) templated_text: String,
 }

@@ -1,18 +1,27 @@
 //! What a chat request may be, and what it means for sampling. All of it before anything is fetched or tokenised.
 
-use serde_json::Value;
-
+use super::bias;
 use super::conversation::{self, Parsed};
+use super::tools::{CallReading, Offer};
 use super::types::{ChatBody, MessageBody, StreamOptions};
 use crate::api::error::{ApiError, ErrorKind};
 use crate::api::start::{Input, ValidRequest};
-use crate::api::{Api, ranges};
+use crate::api::{Api, guided, ranges};
+use crate::grammar::GrammarSource;
 use crate::sampling::{LogprobSource, PenaltyScope, Sampling};
+
+/// OpenAI's name for what an answer is held to.
+const RESPONSE_FORMAT: &str = "response_format";
+
+/// What asks for a call.
+const TOOL_CHOICE: &str = "tool_choice";
 
 /// A request to `/v1/chat/completions`.
 #[derive(Debug)]
 pub(super) struct Chat {
     pub(super) request: ValidRequest,
+    /// Where the grammar of the request came from.
+    pub(super) grammar_field: &'static str,
     pub(super) reply: Reply,
     pub(super) stream: bool,
 }
@@ -24,21 +33,26 @@ pub(super) struct Reply {
     pub(super) model: String,
     pub(super) stops: Vec<String>,
     pub(super) logprobs: bool,
+    /// `None` if no tools were offered.
+    pub(super) calls: Option<CallReading>,
     pub(super) include_usage: bool,
     pub(super) continuous_usage: bool,
 }
 
 impl Chat {
-    pub(super) fn validate(body: ChatBody, api: &Api) -> Result<Self, ApiError> {
+    pub(super) fn validate(mut body: ChatBody, api: &Api) -> Result<Self, ApiError> {
+        let offer = body.take_tools().offer(&api.limits)?;
         refuse_unserved(&body)?;
+        let (grammar, grammar_field) = held_to(&body, offer.as_ref(), api)?;
         let sampling = sampling(&body, api)?;
         let seeds = seeds(&body, api)?;
         let max_new_tokens = ranges::new_tokens("max_tokens", body.max_completion_tokens.or(body.max_tokens))?;
         let stops = body.stop.map(|stops| stops.0).unwrap_or_default();
         ranges::stops(&stops, &api.limits)?;
         let options = body.stream_options.unwrap_or_default();
-        let reply = Reply::new(model(body.model, api), stops, body.logprobs == Some(true), options);
-        let parsed = conversation(body.messages, body.tools, body.tool_choice.as_ref(), api)?;
+        let mut reply = Reply::new(model(body.model, api), stops, body.logprobs == Some(true), options);
+        reply.calls = offer.as_ref().map(|offer| api.tools.reading(offer));
+        let parsed = conversation(body.messages, offer.as_ref(), api)?;
         let request = ValidRequest {
             input: Input::Conversation(parsed.conversation),
             image_urls: parsed.image_urls,
@@ -46,82 +60,66 @@ impl Chat {
             seeds,
             max_new_tokens,
             ignore_eos: body.ignore_eos == Some(true),
-            grammar: None,
+            grammar,
             characters: parsed.characters,
         };
-        Ok(Self { request, reply, stream: body.stream == Some(true) })
+        Ok(Self { request, grammar_field, reply, stream: body.stream == Some(true) })
     }
 }
 
-/// The messages with the tools they may name.
-pub(super) fn conversation(
-    messages: Vec<MessageBody>,
-    tools: Option<Vec<Value>>,
-    choice: Option<&Value>,
-    api: &Api,
-) -> Result<Parsed, ApiError> {
-    let tools = offered_tools(tools, choice, api)?;
-    conversation::parse(messages, tools, &api.limits)
+/// The messages with the tools that are offered.
+pub(super) fn conversation(messages: Vec<MessageBody>, offer: Option<&Offer>, api: &Api) -> Result<Parsed, ApiError> {
+    let mut parsed = conversation::parse(messages, &api.limits)?;
+    api.tools.put(offer, &mut parsed.conversation);
+    Ok(parsed)
 }
 
 impl Reply {
     fn new(model: String, stops: Vec<String>, logprobs: bool, options: StreamOptions) -> Self {
         let include_usage = options.include_usage == Some(true);
         let continuous_usage = include_usage && options.continuous_usage_stats == Some(true);
-        Self { model, stops, logprobs, include_usage, continuous_usage }
+        Self { model, stops, logprobs, calls: None, include_usage, continuous_usage }
     }
 }
 
-fn model(asked: Option<String>, api: &Api) -> String {
+pub(super) fn model(asked: Option<String>, api: &Api) -> String {
     asked.filter(|model| !model.is_empty()).unwrap_or_else(|| api.model.id.clone())
 }
 
 /// What this version cannot do is refused, not ignored.
 fn refuse_unserved(body: &ChatBody) -> Result<(), ApiError> {
-    let asked = |value: &Option<Value>| value.as_ref().is_some_and(|value| !value.is_null());
-    let plain_text = body.response_format.as_ref().is_some_and(|format| format["type"] == "text");
-    if asked(&body.response_format) && !plain_text {
-        return Err(unguided("response_format"));
-    }
-    if asked(&body.grammar) {
-        return Err(unguided("grammar"));
-    }
-    if body.logit_bias.as_ref().is_some_and(|bias| !is_empty(bias)) {
-        return Err(ApiError::field("logit_bias", "is not served by this version"));
-    }
     if body.adapter_id.is_some() {
         return Err(ApiError::new(ErrorKind::NotFound, "`adapter_id` names no loaded adapter").at("adapter_id"));
     }
     Ok(())
 }
 
-fn unguided(field: &str) -> ApiError {
-    ApiError::field(field, "is refused: guided generation is not served by this version")
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        _ => false,
+/// What the answer is held to, by OpenAI's name or by TGI's, and which of them it was.
+fn grammar(body: &ChatBody) -> Result<(Option<GrammarSource>, &'static str), ApiError> {
+    let format = guided::parse(RESPONSE_FORMAT, body.response_format.as_ref())?;
+    let grammar = guided::parse(guided::FIELD, body.grammar.as_ref())?;
+    match (format, grammar) {
+        (Some(_), Some(_)) => Err(ApiError::field(guided::FIELD, "must not be set with `response_format`")),
+        (None, grammar) => Ok((grammar, guided::FIELD)),
+        (format, None) => Ok((format, RESPONSE_FORMAT)),
     }
 }
 
-/// Tools for the template. A choice that would have to be enforced is refused.
-fn offered_tools(tools: Option<Vec<Value>>, choice: Option<&Value>, api: &Api) -> Result<Option<Value>, ApiError> {
-    let tools = tools.unwrap_or_default();
-    ranges::at_most("tools", tools.len() as u64, api.limits.max_tools as u64)?;
-    if let Some(index) = tools.iter().position(|tool| !tool.is_object()) {
-        return Err(ApiError::field(&format!("tools[{index}]"), "must be an object"));
+/// What the answer is held to: a form, or a call where it has to be one, but not both.
+fn held_to(
+    body: &ChatBody,
+    offer: Option<&Offer>,
+    api: &Api,
+) -> Result<(Option<GrammarSource>, &'static str), ApiError> {
+    let (form, field) = grammar(body)?;
+    match offer {
+        Some(_) if form.is_some() => {
+            let message = format!("`tools` and `{field}` cannot be used together");
+            Err(ApiError::new(ErrorKind::Tool, message).at(field))
+        }
+        Some(offer) => Ok((api.tools.grammar(offer), TOOL_CHOICE)),
+        None => Ok((form, field)),
     }
-    match choice {
-        None | Some(Value::Null) => {}
-        Some(Value::String(choice)) if choice == "auto" => {}
-        Some(Value::String(choice)) if choice == "none" => return Ok(None),
-        Some(_) => return Err(unguided("tool_choice")),
-    }
-    Ok((!tools.is_empty()).then_some(Value::Array(tools)))
 }
 
 fn sampling(body: &ChatBody, api: &Api) -> Result<Sampling, ApiError> {
@@ -143,6 +141,7 @@ fn sampling(body: &ChatBody, api: &Api) -> Result<Sampling, ApiError> {
         num_top_tokens: if body.logprobs == Some(true) { top_logprobs } else { 0 },
         logprobs: LogprobSource::Raw,
         penalty_scope: PenaltyScope::Output,
+        logit_bias: bias::parse(body.logit_bias.as_ref(), api)?,
     })
 }
 

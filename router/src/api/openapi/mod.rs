@@ -1,7 +1,10 @@
 //! `/api-doc/openapi.json`: every route in the words of `OpenAPI` 3.1, made from the types that are deserialised and
 //! the comments on their fields, so that there is no second description to keep in step.
 
+mod by_hand;
+mod guided;
 mod refusals;
+mod tools;
 
 use std::sync::LazyLock;
 
@@ -10,8 +13,11 @@ use http::header::CONTENT_TYPE;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
+pub(super) use self::by_hand::{Named, name, one_of, reference};
+pub(super) use self::guided::{Grammar, ResponseFormat};
 pub(super) use self::refusals::{ErrorBody, GenerationRefusals, Refusals};
-use super::{health, info, openai, tgi, web};
+pub(super) use self::tools::{Tool, ToolChoice};
+use super::{health, hosted, info, openai, tgi, tokens, web};
 
 /// A red picture of 8 × 8 pixels, for examples.
 pub(super) const PICTURE: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFElEQVR4nGO8o6zMgA0wYRUdtBIA6A0BMvOLEzgAAAAASUVORK5CYII=";
@@ -28,13 +34,15 @@ pub(super) const IMAGE_PROMPT: &str = "![](data:image/png;base64,iVBORw0KGgoAAAA
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     paths(
-        tgi::compat, tgi::generate, tgi::generate_stream, tgi::tokenize, openai::tokenize, openai::chat, openai::models,
-        openai::model, info::info, info::metrics, health::health, health::ping, health::live, health::ready, web::root,
+        tgi::compat, tgi::generate, tgi::generate_stream, openai::chat, openai::completions, tokens::tokenize,
+        openai::tokenize, tokens::detokenize, tokens::tokenizer_info, hosted::invocations, hosted::vertex,
+        openai::models, openai::model, info::info, info::metrics, health::health, health::ping, health::live, health::ready, web::root,
         document,
     ),
     tags(
         (name = "OpenAI", description = "The dialect of OpenAI's clients."),
         (name = "TGI", description = "The dialect of TGI's clients."),
+        (name = "Others", description = "What hosts of models and tools for evaluation ask for."),
         (name = "Server", description = "The server about itself."),
     ),
     modifiers(&Key),

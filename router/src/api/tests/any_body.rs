@@ -54,6 +54,11 @@ const FIELDS: &[&str] = &[
     "tool_choice",
     "response_format",
     "ignore_eos",
+    "prompt",
+    "echo",
+    "suffix",
+    "instances",
+    "tokens",
 ];
 
 fn scalar() -> impl Strategy<Value = Value> {
@@ -97,9 +102,9 @@ fn object(fields: Vec<(&'static str, Value)>) -> Value {
 /// A good body with some fields replaced.
 fn nearly_good() -> impl Strategy<Value = Value> {
     let good = prop_oneof![
-        Just(json!({"inputs": "q", "messages": [{"role": "user", "content": "q"}]})),
+        Just(json!({"inputs": "q", "prompt": "q", "messages": [{"role": "user", "content": "q"}]})),
         Just(
-            json!({"inputs": "q", "parameters": {}, "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]})
+            json!({"inputs": "q", "prompt": "q", "parameters": {}, "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]})
         ),
     ];
     let changes = prop::collection::vec((prop::sample::select(FIELDS), json_value()), 0..4);
@@ -114,14 +119,27 @@ fn nearly_good() -> impl Strategy<Value = Value> {
     })
 }
 
+const PATHS: [&str; 10] = [
+    "/",
+    "/generate",
+    "/generate_stream",
+    "/tokenize",
+    "/detokenize",
+    "/chat_tokenize",
+    "/invocations",
+    "/vertex",
+    "/v1/chat/completions",
+    "/v1/completions",
+];
+
 /// Sends a body everywhere; the worst status.
 fn worst_status(body: &Value) -> u16 {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut worst = 0;
-        let setup = Setup::playing(vec![Script::ended("ab"); 10]);
+        let setup = Setup::playing(vec![Script::ended("ab"); 40]);
         let router = setup.router();
-        for path in ["/", "/generate", "/generate_stream", "/tokenize", "/chat_tokenize", "/v1/chat/completions"] {
+        for path in PATHS {
             let status = router.clone().oneshot(post(path, body)).await.unwrap().status().as_u16();
             assert!((200..500).contains(&status), "{path} {status}");
             assert_eq!(setup.fake.live(), 0, "{path}");
@@ -147,5 +165,11 @@ proptest! {
 
 #[test]
 fn a_good_body_is_good_everywhere() {
-    assert_eq!(worst_status(&json!({"inputs": "q", "messages": [{"role": "user", "content": "q"}]})), 200);
+    assert_eq!(
+        worst_status(&json!({
+            "inputs": "q", "prompt": "q", "messages": [{"role": "user", "content": "q"}], "instances": [{"inputs": "q"}],
+            "tokens": [97],
+        })),
+        200
+    );
 }

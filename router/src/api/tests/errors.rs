@@ -38,7 +38,8 @@ async fn values_out_of_range_name_their_field() {
         (generate(json!({"best_of": 2})), "`best_of`"),
         (generate(json!({"best_of": 2, "do_sample": true, "seed": 1})), "`seed`"),
         (generate(json!({"watermark": true})), "`watermark`"),
-        (generate(json!({"grammar": {"type": "json", "value": {}}})), "`grammar`"),
+        (generate(json!({"grammar": {"type": "json"}})), "`grammar.value`"),
+        (generate(json!({"grammar": {"value": {}}})), "`grammar.type`"),
         (generate(json!({"details": "yes"})), "parameters.details: "),
         (generate(json!([])), "parameters: "),
         (json!({"inputs": ""}), "`inputs`"),
@@ -185,7 +186,11 @@ async fn libraries_get_the_form_they_can_show() {
     let (status, body) = failed_chat(None, None, bad.clone()).await;
     assert_eq!(status, 422);
     assert_eq!(body["error_type"], "validation");
-    for header in [("x-stainless-lang", "python"), ("user-agent", "ai-sdk/openai-compatible/1.0")] {
+    for header in [
+        ("x-stainless-lang", "python"),
+        ("user-agent", "ai-sdk/openai-compatible/1.0"),
+        ("user-agent", "ai/7.0.173 ai-sdk-provider-utils/5.0.81"),
+    ] {
         let (status, body) = failed_chat(Some(header), None, bad.clone()).await;
         let expected = json!({"error": {
             "message": "Input validation error: `top_p` must be > 0.0 and <= 1.0", "type": "invalid_request_error",

@@ -32,6 +32,12 @@ impl Script {
         Self { events: events.collect(), hangs: false }
     }
 
+    /// This token in front.
+    pub(super) fn after(mut self, id: TokenId) -> Self {
+        self.events.push_front(StreamEvent::Token(token(id, None)));
+        self
+    }
+
     /// The text, then the end token.
     pub(super) fn ended(text: &str) -> Self {
         let mut script = Self::text(text);

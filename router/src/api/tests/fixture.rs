@@ -17,6 +17,7 @@ use tower::ServiceExt;
 use super::fake::{Fake, Handle, Script};
 use crate::api::{ApiOptions, App, ModelInfo, RequestLimits, router};
 use crate::families::{Filter, ImageLayout, ImageRejected, ImageSize, View, VlmFamily};
+use crate::grammar::{GrammarCompiler, GrammarLimits, Vocabulary};
 use crate::images::{FetchPolicy, ImageLimits, ImageLoader, install_crypto_provider};
 use crate::prepared::PreparedModel;
 use crate::prompt::PromptBuilder;
@@ -24,6 +25,9 @@ use crate::telemetry::{self, MetricLimits};
 
 /// The token that stands for a quarter of a picture.
 pub(super) const IMAGE: TokenId = 257;
+
+/// Mistral's marker of calls, a special token.
+pub(super) const CALLS: TokenId = 258;
 
 const TEMPLATE: &str = "{% for message in messages %}[{{ message.role }}]\
     {% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}\
@@ -53,6 +57,9 @@ pub(super) struct Setup {
     pub(super) limits: RequestLimits,
     pub(super) options: ApiOptions,
     pub(super) takes_images: bool,
+    /// Instead of the usual one.
+    pub(super) template: Option<&'static str>,
+    pub(super) grammars: bool,
 }
 
 impl Setup {
@@ -62,6 +69,8 @@ impl Setup {
             limits: RequestLimits::default(),
             options: ApiOptions::default(),
             takes_images: true,
+            template: None,
+            grammars: true,
         }
     }
 
@@ -71,13 +80,21 @@ impl Setup {
         install_crypto_provider();
         router(App {
             generator: Arc::new(Handle(Arc::clone(&self.fake))),
-            prompts: prompts(family.clone()),
+            prompts: self.prompts(family.clone()),
+            grammars: self.grammars.then(grammars),
             images: family.map(|family| Arc::new(loader(family).unwrap())),
             model: ModelInfo { id: "org/bytes".to_owned(), ..ModelInfo::default() },
             limits: self.limits.clone(),
             options: self.options.clone(),
             metrics: metrics(),
         })
+    }
+
+    fn prompts(&self, family: Option<Arc<dyn VlmFamily>>) -> Arc<PromptBuilder> {
+        match self.template {
+            Some(template) => Arc::new(PromptBuilder::new(&model(template), family).unwrap()),
+            None => prompts(family),
+        }
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Response {
@@ -138,10 +155,16 @@ pub(super) fn metrics() -> PrometheusHandle {
 fn prompts(family: Option<Arc<dyn VlmFamily>>) -> Arc<PromptBuilder> {
     static BUILDERS: [OnceLock<Arc<PromptBuilder>>; 2] = [OnceLock::new(), OnceLock::new()];
     let builder = &BUILDERS[usize::from(family.is_some())];
-    Arc::clone(builder.get_or_init(|| Arc::new(PromptBuilder::new(&model(), family).unwrap())))
+    Arc::clone(builder.get_or_init(|| Arc::new(PromptBuilder::new(&model(TEMPLATE), family).unwrap())))
 }
 
-fn model() -> PreparedModel {
+/// Begun anew in every test: the work belongs to the test's runtime.
+fn grammars() -> Arc<GrammarCompiler> {
+    let vocabulary = Vocabulary::of(&prompts(None), vec![256]);
+    Arc::new(GrammarCompiler::new(vocabulary, GrammarLimits::default()))
+}
+
+fn model(template: &str) -> PreparedModel {
     let vocabulary: Map<String, Value> = (0..=255u8).map(|byte| (printable(byte).to_string(), byte.into())).collect();
     let special = |id: TokenId, content: &str| {
         json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
@@ -152,12 +175,12 @@ fn model() -> PreparedModel {
         "format": 1, "model_id": "org/bytes", "model_dir": ".", "model_type": "bytes",
         "config": {"model_type": "bytes"},
         "tokenizer": {
-            "version": "1.0", "added_tokens": [special(256, "</s>"), special(IMAGE, "<image>")],
+            "version": "1.0", "added_tokens": [special(256, "</s>"), special(IMAGE, "<image>"), special(CALLS, "[TOOL_CALLS]")],
             "normalizer": null, "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,
             "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
         },
         "special_tokens": {"eos_token": "</s>"}, "control_tokens": ["</s>", "<image>"], "media_tokens": ["<image>"],
-        "chat_template": TEMPLATE, "eos_token_ids": [256], "identity": "00",
+        "chat_template": template, "eos_token_ids": [256], "identity": "00",
     });
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), prepared.to_string()).unwrap();

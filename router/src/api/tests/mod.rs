@@ -4,12 +4,16 @@
 
 mod any_body;
 mod chat;
+mod completions;
 mod errors;
 mod fake;
 mod fixture;
+mod guided;
 mod native;
 mod openapi;
 mod server_facts;
+mod small_routes;
 mod streams;
+mod tools;
 mod web;
 mod wire;

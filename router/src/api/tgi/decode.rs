@@ -57,8 +57,7 @@ impl Decoder {
     /// Length and end of sequence come before stop strings, as in TGI.
     fn finish(&mut self, text: &str, finish: Option<scheduler::FinishReason>) -> Option<FinishReason> {
         match finish {
-            Some(scheduler::FinishReason::Length) => Some(FinishReason::Length),
-            Some(scheduler::FinishReason::EndOfSequence) => Some(FinishReason::EosToken),
+            Some(finish) => Some(finish.into()),
             None => self.stopped(text).then_some(FinishReason::StopSequence),
         }
     }
@@ -79,5 +78,14 @@ impl Decoder {
     pub(super) fn into_text(mut self, prefix: &str) -> String {
         let rest = self.plain.flush();
         format!("{prefix}{}{rest}", self.text)
+    }
+}
+
+impl From<scheduler::FinishReason> for FinishReason {
+    fn from(finish: scheduler::FinishReason) -> Self {
+        match finish {
+            scheduler::FinishReason::Length => Self::Length,
+            scheduler::FinishReason::EndOfSequence => Self::EosToken,
+        }
     }
 }

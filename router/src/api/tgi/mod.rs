@@ -13,13 +13,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
-pub(super) use self::types::SimpleToken;
-use self::types::{GenerateBody, GenerateResponse, StreamResponse};
+pub(super) use self::types::{Details, FinishReason, GenerateBody, Inputs, SimpleToken, StreamDetails, Token};
+use self::types::{GenerateResponse, StreamResponse};
 use self::validate::{Call, Mode};
 use super::Api;
 use super::error::ApiError;
 use super::extract::ApiJson;
-use super::openapi::{GenerationRefusals, IMAGE_PROMPT, Refusals};
+use super::openapi::{GenerationRefusals, IMAGE_PROMPT};
 use super::timing::Stopwatch;
 
 /// Continues a prompt and answers with one object.
@@ -106,17 +106,17 @@ pub(super) async fn compat(
     Ok((headers, Json([answer])).into_response())
 }
 
-/// The tokens of a prompt.
-#[utoipa::path(
-    post, path = "/tokenize", tag = "TGI",
-    request_body(content = GenerateBody, example = json!({"inputs": "What is a rabbit?"})),
-    responses((status = 200, description = "The tokens.", body = Vec<SimpleToken>), Refusals),
-)]
-pub(super) async fn tokenize(
-    State(api): State<Arc<Api>>,
-    ApiJson(body): ApiJson<GenerateBody>,
-) -> Result<Json<Vec<SimpleToken>>, ApiError> {
-    tokenize::tokenize(&api, body.inputs).await.map(Json)
+/// The generated text alone, for a route with an answer of its own shape.
+pub(super) async fn generated_text(api: &Api, body: GenerateBody) -> Result<String, ApiError> {
+    let stopwatch = Stopwatch::start();
+    let call = Call::validate(body, api, Mode::Whole)?;
+    let running = api.start(call.request, stopwatch).await?;
+    Ok(generate::collect(api, running, call.reply).await?.0.generated_text)
+}
+
+/// TGI's answer of `/tokenize`.
+pub(super) async fn tokens(api: &Api, body: GenerateBody) -> Result<Vec<SimpleToken>, ApiError> {
+    tokenize::tokenize(api, body.inputs).await
 }
 
 /// On `/` a text model repeats its prompt unless told not to; a model that looks at pictures does not.

@@ -6,6 +6,7 @@ use text_generation_scheduler::TokenId;
 use utoipa::ToSchema;
 
 use crate::api::object;
+use crate::api::openapi::Grammar;
 use crate::prompt::{PromptBuilder, Segment};
 
 /// Body of `/generate`, `/generate_stream` and, with `stream`, of `/`.
@@ -29,10 +30,10 @@ pub(in crate::api) struct GenerateBody {
 #[serde(from = "String")]
 pub(in crate::api) struct Inputs {
     /// As the client wrote it.
-    pub(super) text: String,
-    pub(super) segments: Vec<Segment>,
-    pub(super) image_urls: Vec<String>,
-    pub(super) characters: usize,
+    pub(in crate::api) text: String,
+    pub(in crate::api) segments: Vec<Segment>,
+    pub(in crate::api) image_urls: Vec<String>,
+    pub(in crate::api) characters: usize,
 }
 
 impl From<String> for Inputs {
@@ -97,8 +98,8 @@ pub(in crate::api) struct Parameters {
     /// How many of the most probable tokens to list at each place. At most `--max-top-n-tokens`.
     #[schema(minimum = 0, default = 0)]
     pub(super) top_n_tokens: Option<u32>,
-    /// What the answer may be: `{"type": "json" | "regex" | …, "value": …}`.
-    #[schema(value_type = Option<Object>)]
+    /// What the answer may be.
+    #[schema(value_type = Option<Grammar>)]
     pub(super) grammar: Option<Value>,
     /// A loaded adapter to generate with.
     pub(super) adapter_id: Option<String>,
@@ -119,52 +120,52 @@ pub(super) struct GenerateResponse {
 
 /// How a complete answer came about.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Details {
+pub(in crate::api) struct Details {
     /// Why generation ended.
-    pub(super) finish_reason: FinishReason,
+    pub(in crate::api) finish_reason: FinishReason,
     /// How many tokens were generated.
-    pub(super) generated_tokens: u32,
+    pub(in crate::api) generated_tokens: u32,
     /// `null` when nothing was drawn.
-    pub(super) seed: Option<u64>,
+    pub(in crate::api) seed: Option<u64>,
     /// Always empty, as without `--enable-prefill-logprobs`.
     #[schema(value_type = Vec<Object>)]
-    pub(super) prefill: Vec<Value>,
+    pub(in crate::api) prefill: Vec<Value>,
     /// The generated tokens.
-    pub(super) tokens: Vec<Token>,
+    pub(in crate::api) tokens: Vec<Token>,
     /// The sequences that were not the best; only with `best_of`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) best_of_sequences: Option<Vec<BestOfSequence>>,
+    pub(in crate::api) best_of_sequences: Option<Vec<BestOfSequence>>,
     /// The most probable tokens at each place; only with `top_n_tokens`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) top_tokens: Vec<Vec<Token>>,
+    pub(in crate::api) top_tokens: Vec<Vec<Token>>,
 }
 
 /// A sequence that was not the best.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct BestOfSequence {
+pub(in crate::api) struct BestOfSequence {
     /// Its text.
-    pub(super) generated_text: String,
+    pub(in crate::api) generated_text: String,
     /// Why its generation ended.
-    pub(super) finish_reason: FinishReason,
+    pub(in crate::api) finish_reason: FinishReason,
     /// How many tokens were generated.
-    pub(super) generated_tokens: u32,
+    pub(in crate::api) generated_tokens: u32,
     /// The seed it was drawn with.
-    pub(super) seed: Option<u64>,
+    pub(in crate::api) seed: Option<u64>,
     /// Always empty, as without `--enable-prefill-logprobs`.
     #[schema(value_type = Vec<Object>)]
-    pub(super) prefill: Vec<Value>,
+    pub(in crate::api) prefill: Vec<Value>,
     /// The generated tokens.
-    pub(super) tokens: Vec<Token>,
+    pub(in crate::api) tokens: Vec<Token>,
     /// The most probable tokens at each place.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) top_tokens: Vec<Vec<Token>>,
+    pub(in crate::api) top_tokens: Vec<Vec<Token>>,
 }
 
 /// Why generation ended.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = GenerateFinishReason)]
-pub(super) enum FinishReason {
+pub(in crate::api) enum FinishReason {
     Length,
     EosToken,
     StopSequence,
@@ -172,15 +173,15 @@ pub(super) enum FinishReason {
 
 /// A generated token, or one that might have been.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub(super) struct Token {
+pub(in crate::api) struct Token {
     /// Number of the token in the vocabulary.
-    pub(super) id: TokenId,
+    pub(in crate::api) id: TokenId,
     /// What it adds to the text.
-    pub(super) text: String,
+    pub(in crate::api) text: String,
     /// Logarithm of its probability, after the filters of sampling.
-    pub(super) logprob: f32,
+    pub(in crate::api) logprob: f32,
     /// Whether it is a control token, which the final text leaves out.
-    pub(super) special: bool,
+    pub(in crate::api) special: bool,
 }
 
 /// An event of a stream. `generated_text` and `details` are there in every event.
@@ -201,15 +202,15 @@ pub(super) struct StreamResponse {
 
 /// How a streamed answer came about.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct StreamDetails {
+pub(in crate::api) struct StreamDetails {
     /// Why generation ended.
-    pub(super) finish_reason: FinishReason,
+    pub(in crate::api) finish_reason: FinishReason,
     /// How many tokens were generated.
-    pub(super) generated_tokens: u32,
+    pub(in crate::api) generated_tokens: u32,
     /// `null` when nothing was drawn.
-    pub(super) seed: Option<u64>,
+    pub(in crate::api) seed: Option<u64>,
     /// How many tokens the prompt has, images included.
-    pub(super) input_length: u32,
+    pub(in crate::api) input_length: u32,
 }
 
 /// A token of `/tokenize`.

@@ -1,13 +1,11 @@
 //! TGI's parameters: what they default to, what they may be, and which cannot go together. All of it before anything
 //! is fetched or tokenised.
 
-use serde_json::Value;
-
 use super::types::{GenerateBody, Inputs, Parameters};
 use crate::api::error::{ApiError, ErrorKind};
 use crate::api::start::{Input, ValidRequest};
 use crate::api::stop::BoundaryStops;
-use crate::api::{Api, ranges};
+use crate::api::{Api, guided, ranges};
 use crate::sampling::{LogprobSource, PenaltyScope, Sampling};
 
 /// A request to one of TGI's routes.
@@ -40,6 +38,7 @@ impl Call {
     pub(super) fn validate(body: GenerateBody, api: &Api, mode: Mode) -> Result<Self, ApiError> {
         let parameters = body.parameters.unwrap_or_else(sampling_on);
         refuse_unserved(&parameters)?;
+        let grammar = guided::parse(guided::FIELD, parameters.grammar.as_ref())?;
         let sampling = sampling(&parameters, api)?;
         let seeds = seeds(&parameters, api, mode)?;
         let stops = parameters.stop.unwrap_or_default();
@@ -58,7 +57,7 @@ impl Call {
         };
         let input = Input::Segments { segments, truncate: parameters.truncate };
         let request =
-            ValidRequest { input, image_urls, sampling, seeds, max_new_tokens, ignore_eos, grammar: None, characters };
+            ValidRequest { input, image_urls, sampling, seeds, max_new_tokens, ignore_eos, grammar, characters };
         Ok(Self { request, reply })
     }
 }
@@ -71,9 +70,6 @@ pub(super) fn sampling_on() -> Parameters {
 fn refuse_unserved(parameters: &Parameters) -> Result<(), ApiError> {
     if parameters.watermark == Some(true) {
         return Err(ApiError::field("watermark", "is not supported"));
-    }
-    if parameters.grammar.as_ref().is_some_and(|grammar| *grammar != Value::Null) {
-        return Err(ApiError::field("grammar", "is refused: guided generation is not served by this version"));
     }
     if parameters.adapter_id.is_some() {
         return Err(ApiError::new(ErrorKind::NotFound, "`adapter_id` names no loaded adapter").at("adapter_id"));
@@ -103,6 +99,7 @@ fn sampling(parameters: &Parameters, api: &Api) -> Result<Sampling, ApiError> {
         num_top_tokens,
         logprobs: LogprobSource::Warped,
         penalty_scope: PenaltyScope::AllRelative,
+        logit_bias: Vec::new(),
     })
 }
 

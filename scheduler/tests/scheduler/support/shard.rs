@@ -23,11 +23,15 @@ struct Sequence {
     failed: bool,
 }
 
-/// How often things go wrong: one time in so many, 0 for never.
+/// How often things happen: one time in so many, 0 for never.
 #[derive(Copy, Clone, Default)]
-pub(crate) struct FailureOdds {
+pub(crate) struct Odds {
+    /// A row fails.
     pub(crate) row: u32,
+    /// An image cannot be encoded.
     pub(crate) encoding: u32,
+    /// A sample comes with tokens that follow it.
+    pub(crate) forced: u32,
 }
 
 pub(crate) struct Shard {
@@ -74,13 +78,7 @@ impl Shard {
         self.sequences.len()
     }
 
-    pub(crate) fn execute(
-        &mut self,
-        plan: &StepPlan,
-        requests: &Requests,
-        odds: FailureOdds,
-        rng: &mut Rng,
-    ) -> StepResult {
+    pub(crate) fn execute(&mut self, plan: &StepPlan, requests: &Requests, odds: Odds, rng: &mut Rng) -> StepResult {
         assert_eq!(plan.step, self.next_step);
         self.next_step += 1;
         self.forget(plan);
@@ -99,7 +97,10 @@ impl Shard {
             } else if had_failed || fails {
                 self.fail(row, &mut result);
             } else {
-                self.compute(row, &spans, &mut result);
+                let is_new = self.compute(row, &spans, &mut result);
+                if is_new && rng.one_in(odds.forced) {
+                    self.force(row, rng.range(1, 6), &mut result);
+                }
             }
         }
         result
@@ -124,7 +125,7 @@ impl Shard {
         }
     }
 
-    fn encode(&mut self, plan: &StepPlan, odds: FailureOdds, rng: &mut Rng) {
+    fn encode(&mut self, plan: &StepPlan, odds: Odds, rng: &mut Rng) {
         for (key, rank) in &plan.encode_images {
             assert_eq!(self.pixels.remove(key), Some(*rank), "pixels of {key:?} are not on rank {rank}");
             assert!(plan.spans.iter().any(|span| span.image == *key), "{key:?} is encoded for nobody");
@@ -192,7 +193,8 @@ impl Shard {
         }
     }
 
-    fn compute(&mut self, row: &Row, spans: &[&Span], result: &mut StepResult) {
+    /// Whether it sampled a token that was not known.
+    fn compute(&mut self, row: &Row, spans: &[&Span], result: &mut StepResult) -> bool {
         let Self { kv, sequences, embeddings, config, .. } = self;
         let sequence = sequences.get_mut(&row.sequence).unwrap();
         check_row(row, sequence, spans);
@@ -209,8 +211,23 @@ impl Shard {
             kv[slot(&sequence.table, row.start + index, config.block_size)] = context;
         }
         check_context(sequence, kv, config.block_size);
-        if row.sample {
-            let token = model::sample(context);
+        if !row.sample {
+            return false;
+        }
+        let token = model::sample(context);
+        result.sampled.push((row.sequence, token));
+        let known = sequence.tokens.get((row.start + row.num_tokens) as usize).copied();
+        assert!(known.is_none_or(|known| known == token), "a token was forced that the model would not have sampled");
+        sequence.tokens.extend(known.is_none().then_some(token));
+        known.is_none()
+    }
+
+    /// Names up to `most` tokens that will follow.
+    fn force(&mut self, row: &Row, most: u32, result: &mut StepResult) {
+        let sequence = self.sequences.get_mut(&row.sequence).unwrap();
+        let (answer, _) = model::generate(&sequence.request);
+        let known = sequence.tokens.len() - sequence.request.prompt.len();
+        for token in answer.into_iter().skip(known).take(most as usize) {
             sequence.tokens.push(token);
             result.sampled.push((row.sequence, token));
         }
@@ -236,7 +253,9 @@ fn slot(table: &[u32], index: u32, block_size: u32) -> usize {
 
 fn check_row(row: &Row, sequence: &Sequence, spans: &[&Span]) {
     let end = row.start + row.num_tokens;
-    assert_eq!(row.sample, end == sequence.tokens.len() as u32, "a row samples after its last known token");
+    // A row that was planned before tokens behind it were forced samples one of those.
+    let samples = end == sequence.tokens.len() as u32 || row.token_ids == RowTokens::Sampled;
+    assert_eq!(row.sample, samples, "a row samples after its last known token");
     let of_request = sequence.request.placeholders.iter().filter(|run| run.offset < end && run.end() > row.start);
     assert_eq!(spans.len(), of_request.clone().count(), "a span for each placeholder in the row");
     let reached = sequence.request.both_ways.iter().filter(|range| range.start < end && range.end > row.start);
@@ -259,7 +278,7 @@ fn content(row: &Row, sequence: &Sequence, spans: &[&Span], index: u32, embeddin
         RowTokens::Sampled => {
             assert_eq!(row.num_tokens, 1);
             assert!(sequence.tokens.len() > sequence.request.prompt.len(), "nothing was sampled");
-            model::text(*sequence.tokens.last().unwrap())
+            model::text(sequence.tokens[row.start as usize])
         }
     }
 }

@@ -11,13 +11,13 @@ use text_generation_scheduler::{
 
 use super::model;
 use super::rng::Rng;
-use super::shard::{self, FailureOdds, Requests, Shard};
+use super::shard::{self, Odds, Requests, Shard};
 use super::workload;
 
 /// What goes wrong, one time in so many opportunities; 0 for never.
 #[derive(Copy, Clone, Default)]
 pub(crate) struct Chaos {
-    pub(crate) failures: FailureOdds,
+    pub(crate) shard: Odds,
     pub(crate) abort: u32,
     pub(crate) upload_failure: u32,
     pub(crate) shard_loss: u32,
@@ -42,6 +42,8 @@ pub(crate) struct Tally {
     pub(crate) prefix_hit_tokens: u64,
     pub(crate) image_hits: u64,
     pub(crate) image_misses: u64,
+    /// Tokens that came with the sample they can only follow.
+    pub(crate) forced_tokens: u64,
     /// Ranges of tokens that attend to each other, and those of them with several placeholders.
     pub(crate) ranges: u64,
     pub(crate) ranges_of_many: u64,
@@ -258,7 +260,7 @@ impl World {
     /// The shard gets to its next plan.
     fn execute(&mut self) {
         if let Some((plan, result)) = self.plans.iter_mut().find(|(_, result)| result.is_none()) {
-            *result = Some(self.shard.execute(plan, &self.requests, self.chaos.failures, &mut self.rng));
+            *result = Some(self.shard.execute(plan, &self.requests, self.chaos.shard, &mut self.rng));
         }
     }
 
@@ -268,6 +270,7 @@ impl World {
         }
         let Some((_, Some(result))) = self.plans.pop_front() else { return false };
         let events = self.scheduler.commit(&result);
+        self.tally.forced_tokens += result.sampled.windows(2).filter(|pair| pair[0].0 == pair[1].0).count() as u64;
         self.deliver(&events, &result);
         true
     }

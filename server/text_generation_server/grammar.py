@@ -1,0 +1,262 @@
+"""Which tokens grammars allow next: matchers of guided sequences by sampler slot, worked on beside the step.
+
+As soon as a token is on the host its matcher takes it and computes the mask of the next one on a worker thread, while
+the model runs; the step waits for a mask only right before it samples. Where a grammar leaves no choice for several
+tokens, they are named with the sample they follow, and the next row computes all of them. Matchers are used by one thread at a time: no
+new work is given to one before the work before it was waited for.
+
+The router has compiled every grammar before it comes here, with the same limits. What remains is what a grammar may
+do later on: each step of a matcher has fuel, and a step waits for a mask only so long. Then that sequence fails.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from numpy.typing import NDArray
+from torch import Tensor
+
+from text_generation_server.plan import Grammar, GrammarKind, Ints
+
+MAX_COMPILED = 32
+"""Grammars whose matcher is kept for sequences that come with the same one."""
+
+MAX_FORCED = 64
+"""Tokens that are taken at once."""
+
+MAX_WORKERS = 4
+STACK_BYTES = 128 << 20
+"""llguidance calls itself for each level of a grammar. Only what is used of it is ever in memory."""
+FIRST_MASK_S = 2.0
+"""Longest wait for a grammar to be compiled; the router has done it in less."""
+MASK_S = 1.0
+"""Longest wait for any other mask. Everybody else in the step waits too."""
+
+LIMITS = LLParserLimits(
+    initial_lexer_fuel=1_000_000,
+    step_lexer_fuel=100_000,
+    step_max_items=25_000,
+    max_lexer_states=25_000,
+    max_grammar_size=100_000,
+    verbose_errors=False,
+)
+"""As in the router's `grammar/check.rs`. A lexer state is a kilobyte or two, and each sequence has its own."""
+
+Words = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What one sequence may sample next, a bit a token from the lowest on; or nothing, if its grammar was lost."""
+
+    words: Words | None
+    forced: tuple[int, ...] = ()
+    """Tokens that come before that, each the only one allowed in its place."""
+
+    def at(self, index: int) -> Words | None:
+        """The mask of the `index`-th token from the first forced one on."""
+        if self.words is None or index >= len(self.forced):
+            return self.words
+        only = np.zeros_like(self.words)
+        token = self.forced[index]
+        only.view(np.uint8)[token // 8] = 1 << token % 8
+        return only
+
+
+LOST = Mask(None)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What the guided rows among the sampled ones may choose. `words_GW` says nothing where `lost_G`."""
+
+    rows_G: Ints
+    words_GW: Words
+    lost_G: NDArray[np.bool_]
+    forced: dict[int, tuple[int, ...]]
+    """By row, the tokens that can only follow the one it samples. They need not be sampled."""
+
+    def unpack(self, vocab_size: int, device: torch.device) -> Tensor:
+        """[G, V] booleans. Rows of the output head that have no token are never allowed; lost rows may do anything."""
+        bytes_GB = torch.from_numpy(self.words_GW.view(np.uint8)).to(device)
+        bits = torch.arange(8, dtype=torch.uint8, device=device)
+        allowed_GV = ((bytes_GB[:, :, None] >> bits) & 1).flatten(1).bool()
+        missing = vocab_size - allowed_GV.shape[1]
+        if missing > 0:
+            allowed_GV = torch.nn.functional.pad(allowed_GV, (0, missing))
+        return allowed_GV[:, :vocab_size]
+
+
+class Grammars:
+    """Compiles grammars for one model. What that needs is built on a thread of its own, from the start."""
+
+    def __init__(self, tokenizer: str, end_tokens: Sequence[int]) -> None:
+        """`tokenizer` is in the `tokenizers` library's own format, as JSON."""
+        self._workers = _start_workers(min(MAX_WORKERS, os.cpu_count() or 1) + 1)
+        self._tokenizer = self._workers.submit(LLTokenizer, tokenizer, eos_token=list(end_tokens))
+        self._compiled: OrderedDict[Grammar, tuple[LLMatcher, Mask]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Returns when grammars can be compiled, or never will be."""
+        self._tokenizer.exception()
+
+    def begin(self, grammar: Grammar, skips: bool) -> Guide:
+        """Starts to compile. `skips` lets forced tokens come without being sampled."""
+        return Guide(self._workers, self._workers.submit(self._start, grammar), skips)
+
+    def _start(self, grammar: Grammar) -> tuple[LLMatcher | None, Mask]:
+        with self._lock:
+            known = self._compiled.get(grammar)
+            if known is not None:
+                self._compiled.move_to_end(grammar)
+        matcher, first = known or self._compile(grammar)
+        return (None, LOST) if matcher is None else (matcher.deep_copy(), first)
+
+    def _compile(self, grammar: Grammar) -> tuple[LLMatcher | None, Mask]:
+        if self._tokenizer.exception() is not None:
+            return None, LOST
+        matcher = LLMatcher(self._tokenizer.result(), _written(grammar), log_level=0, limits=LIMITS)
+        first = next_mask(matcher)
+        if first.words is None:
+            return None, LOST
+        with self._lock:
+            self._compiled[grammar] = (matcher, first)
+            while len(self._compiled) > MAX_COMPILED:
+                self._compiled.popitem(last=False)
+        return matcher, first
+
+
+class Guide:
+    """One sequence's way through its grammar, by the positions of its tokens."""
+
+    def __init__(self, workers: ThreadPoolExecutor, start: Future[tuple[LLMatcher | None, Mask]], skips: bool) -> None:
+        self._workers = workers
+        self._work = start
+        self._skips = skips
+        self._limit_s = FIRST_MASK_S
+        self._begin: int | None = None
+
+    def words(self, position: int) -> Words | None:
+        """Waits for the mask of the token that takes the position; None if the grammar was lost."""
+        if self._begin is None:
+            self._begin = position
+        return self._mask().at(position - self._begin)
+
+    def forced(self, position: int) -> tuple[int, ...]:
+        """What can only follow the token that takes the position, if it need not be sampled. Only after `words`."""
+        return self._mask().forced[1:] if self._skips and position == self._begin else ()
+
+    def accept(self, token: int, position: int) -> None:
+        """Goes on with a token that its mask allowed. Only after `words`."""
+        matcher, mask = self._work.result(0)
+        if matcher is None or self._begin is None or position < self._begin + len(mask.forced):
+            return
+        self._work = self._workers.submit(_advance, matcher, token)
+        self._begin = position + 1
+        self._limit_s = MASK_S
+
+    def _mask(self) -> Mask:
+        try:
+            failed = self._work.exception(self._limit_s) is not None
+        except TimeoutError:
+            failed = True
+        return LOST if failed else self._work.result()[1]
+
+
+class GuidedSlots:
+    """The guides of sampler slots. Belongs to the thread that computes."""
+
+    def __init__(self, grammars: Grammars | None) -> None:
+        """Without grammars nothing is masked: rank 0 does that for every rank."""
+        self._grammars = grammars
+        self._guides: dict[int, Guide] = {}
+
+    def learn(self, slot: int, grammar: Grammar | None, skips: bool = False) -> None:
+        """Starts a slot anew."""
+        self.forget(slot)
+        if grammar is not None and self._grammars is not None:
+            self._guides[slot] = self._grammars.begin(grammar, skips)
+
+    def forget(self, slot: int) -> None:
+        """Drops what a slot holds, though a thread may still be at it."""
+        self._guides.pop(slot, None)
+
+    def allowed(self, slots_S: Ints, positions_S: Ints) -> Allowed | None:
+        """Waits for the masks of the rows that are about to be sampled; None if no row is guided."""
+        if not self._guides:
+            return None
+        rows = enumerate(zip(slots_S.tolist(), positions_S.tolist(), strict=True))
+        guided = [(row, self._guides[slot], position) for row, (slot, position) in rows if slot in self._guides]
+        if not guided:
+            return None
+        masks = [guide.words(position) for _, guide, position in guided]
+        width = max((len(words) for words in masks if words is not None), default=1)
+        anything = np.full(width, -1, dtype=np.int32)
+        return Allowed(
+            rows_G=np.array([row for row, *_ in guided], dtype=np.int64),
+            words_GW=np.stack([anything if words is None else words for words in masks]),
+            lost_G=np.array([words is None for words in masks]),
+            forced={row: forced for row, guide, position in guided if (forced := guide.forced(position))},
+        )
+
+    def accept(self, slots_S: Ints, positions_S: Ints, token_ids_S: Ints, good_S: NDArray[np.bool_]) -> None:
+        """Tells the grammars what was sampled, and starts to compute what may come next. Failed rows are dropped."""
+        if not self._guides:
+            return
+        columns = (column.tolist() for column in (slots_S, positions_S, token_ids_S, good_S))
+        for slot, position, token, good in zip(*columns, strict=True):
+            guide = self._guides.get(slot)
+            if guide is not None and good:
+                guide.accept(token, position)
+            elif guide is not None:
+                self.forget(slot)
+
+
+def _start_workers(count: int) -> ThreadPoolExecutor:
+    """All of them at once, so that their stack is theirs alone."""
+    workers, everybody = ThreadPoolExecutor(count, "grammar"), threading.Barrier(count)
+    usual = threading.stack_size(STACK_BYTES)
+    try:
+        for _ in range(count):
+            workers.submit(everybody.wait)
+    finally:
+        threading.stack_size(usual)
+    return workers
+
+
+def next_mask(matcher: LLMatcher) -> Mask:
+    """What the grammar allows behind all that it forces: end tokens alone once it is over.
+
+    A matcher that forces a token masks all others, so that taking it at once changes nothing.
+    """
+    forced: list[int] = []
+    while len(forced) < MAX_FORCED and (following := matcher.compute_ff_tokens()):
+        if not matcher.consume_token(following[0]):
+            return LOST
+        forced.append(following[0])
+    words = np.frombuffer(matcher.compute_bitmask(), dtype=np.int32)
+    # A grammar in an error allows the end tokens too: the text would look whole.
+    return LOST if matcher.is_error() else Mask(words, tuple(forced))
+
+
+def _advance(matcher: LLMatcher, token: int) -> tuple[LLMatcher, Mask]:
+    return matcher, next_mask(matcher) if matcher.consume_token(token) else LOST
+
+
+def _written(grammar: Grammar) -> str:
+    match grammar.kind:
+        case GrammarKind.JSON_SCHEMA:
+            return LLMatcher.grammar_from_json_schema(grammar.text)
+        case GrammarKind.REGEX:
+            return LLMatcher.grammar_from_regex(grammar.text)
+        case GrammarKind.LARK:
+            return LLMatcher.grammar_from_lark(grammar.text)
