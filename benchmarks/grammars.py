@@ -14,7 +14,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 VOCABULARY = 151_936
 LETTERS = "etaoinshrdlucmfwypvbgkqjxz"
-PUNCTUATION = ' "\':,.{}[]()/\\-_=0123456789\nETAOINSHRDLU'
+PUNCTUATION = " \"':,.{}[]()/\\-_=0123456789\nETAOINSHRDLU"
 MAX_TOKEN_LETTERS = 12
 
 ANIMALS = {
@@ -127,9 +127,7 @@ def mask_times(vocabulary: LLTokenizer) -> MaskTimes:
     return MaskTimes(statistics.median(ordered), ordered[int(0.99 * len(ordered))], len(ordered), inexact)
 
 
-def along(
-    vocabulary: LLTokenizer, schema: dict[str, object], tokens: list[int]
-) -> Iterator[tuple[int, LLMatcher]]:
+def along(vocabulary: LLTokenizer, schema: dict[str, object], tokens: list[int]) -> Iterator[tuple[int, LLMatcher]]:
     """A matcher before each of the tokens; who asks lets it take the token."""
     matcher = LLMatcher(vocabulary, LLMatcher.grammar_from_json_schema(schema), log_level=0)
     matcher.compute_bitmask()  # the step that follows compiling

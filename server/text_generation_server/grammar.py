@@ -1,9 +1,9 @@
 """Which tokens grammars allow next: matchers of guided sequences by sampler slot, worked on beside the step.
 
 As soon as a token is on the host its matcher takes it and computes the mask of the next one on a worker thread, while
-the model runs; the step waits for a mask only right before it samples. Where a grammar leaves no choice for several
-tokens, they are named with the sample they follow, and the next row computes all of them. Matchers are used by one thread at a time: no
-new work is given to one before the work before it was waited for.
+the model runs; the step waits for a mask only right before it samples. Matchers are used by one thread at a time: no
+new work is given to one before the work before it was waited for. Where a grammar leaves no choice for several tokens,
+they are named with the sample they follow, and the next row computes all of them.
 
 The router has compiled every grammar before it comes here, with the same limits. What remains is what a grammar may
 do later on: each step of a matcher has fuel, and a step waits for a mask only so long. Then that sequence fails.

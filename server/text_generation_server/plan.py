@@ -200,8 +200,10 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class SampledTokens:
-    """What the sampled rows chose, in row order. `top` arrays hold `num_top[i]` entries for row i. Behind a row may stand
-    further entries of its sequence: tokens that can only follow."""
+    """What the sampled rows chose, in row order. `top` arrays hold `num_top[i]` entries for row i.
+
+    Behind a row may stand further entries of its sequence: tokens that can only follow.
+    """
 
     sequences: list[int] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)

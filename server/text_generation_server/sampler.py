@@ -1,7 +1,8 @@
 """Chooses the next token of every sampled row at once.
 
 Order, as in TGI: repetition penalty, frequency and presence penalty, logit bias, banned ids, grammar, temperature,
-top-k, top-p, typical-p, choice. A random number depends on (seed, position) alone, so company in a batch changes nothing.
+top-k, top-p, typical-p, choice. A random number depends on (seed, position) alone, so company in a batch changes
+nothing.
 
 Suffixes: S sampled rows, V vocabulary.
 """

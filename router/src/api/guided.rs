@@ -9,6 +9,20 @@ use crate::grammar::{GrammarError, GrammarSource};
 /// The field a grammar comes from unless a route says otherwise, see [`ApiError::renamed`].
 pub(super) const FIELD: &str = "grammar";
 
+const RESPONSE_FORMAT: &str = "response_format";
+
+/// What an answer is held to, by OpenAI's name or by TGI's, and which of them it was.
+pub(super) fn either(
+    response_format: Option<&Value>,
+    grammar: Option<&Value>,
+) -> Result<(Option<GrammarSource>, &'static str), ApiError> {
+    match (parse(RESPONSE_FORMAT, response_format)?, parse(FIELD, grammar)?) {
+        (Some(_), Some(_)) => Err(ApiError::field(FIELD, "must not be set with `response_format`")),
+        (None, grammar) => Ok((grammar, FIELD)),
+        (format, None) => Ok((format, RESPONSE_FORMAT)),
+    }
+}
+
 /// Reads what `field` holds; `None` where any text will do.
 ///
 /// `{"type": T, …}`, where T is `text`; `json` or `json_object` with a schema as `value` or `schema`; `json_object`

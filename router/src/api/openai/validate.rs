@@ -10,9 +10,6 @@ use crate::api::{Api, guided, ranges};
 use crate::grammar::GrammarSource;
 use crate::sampling::{LogprobSource, PenaltyScope, Sampling};
 
-/// OpenAI's name for what an answer is held to.
-const RESPONSE_FORMAT: &str = "response_format";
-
 /// What asks for a call.
 const TOOL_CHOICE: &str = "tool_choice";
 
@@ -94,24 +91,13 @@ fn refuse_unserved(body: &ChatBody) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// What the answer is held to, by OpenAI's name or by TGI's, and which of them it was.
-fn grammar(body: &ChatBody) -> Result<(Option<GrammarSource>, &'static str), ApiError> {
-    let format = guided::parse(RESPONSE_FORMAT, body.response_format.as_ref())?;
-    let grammar = guided::parse(guided::FIELD, body.grammar.as_ref())?;
-    match (format, grammar) {
-        (Some(_), Some(_)) => Err(ApiError::field(guided::FIELD, "must not be set with `response_format`")),
-        (None, grammar) => Ok((grammar, guided::FIELD)),
-        (format, None) => Ok((format, RESPONSE_FORMAT)),
-    }
-}
-
 /// What the answer is held to: a form, or a call where it has to be one, but not both.
 fn held_to(
     body: &ChatBody,
     offer: Option<&Offer>,
     api: &Api,
 ) -> Result<(Option<GrammarSource>, &'static str), ApiError> {
-    let (form, field) = grammar(body)?;
+    let (form, field) = guided::either(body.response_format.as_ref(), body.grammar.as_ref())?;
     match offer {
         Some(_) if form.is_some() => {
             let message = format!("`tools` and `{field}` cannot be used together");
@@ -139,7 +125,8 @@ fn sampling(body: &ChatBody, api: &Api) -> Result<Sampling, ApiError> {
         presence_penalty: ranges::penalty("presence_penalty", body.presence_penalty)?,
         seed: 0,
         num_top_tokens: if body.logprobs == Some(true) { top_logprobs } else { 0 },
-        logprobs: LogprobSource::Raw,
+        // Nobody sees those that were not asked for, and tokens without a choice need not be sampled then.
+        logprobs: if body.logprobs == Some(true) { LogprobSource::Raw } else { LogprobSource::Warped },
         penalty_scope: PenaltyScope::Output,
         logit_bias: bias::parse(body.logit_bias.as_ref(), api)?,
     })

@@ -129,12 +129,12 @@ async fn openai_defaults_and_nulls_are_accepted() {
 async fn sampling_is_as_openai_means_it() {
     let setup = Setup::playing([Script::ended("x"), Script::ended("x")]);
     setup.post(PATH, ask(json!({"temperature": 0, "frequency_penalty": 0.5, "presence_penalty": -0.5}))).await;
-    setup.post(PATH, ask(json!({"seed": -1}))).await;
+    setup.post(PATH, ask(json!({"seed": -1, "logprobs": true}))).await;
     let (greedy, drawn) = (setup.fake.request(0).sampling, setup.fake.request(1).sampling);
     assert!(greedy.greedy && !drawn.greedy);
     assert_eq!((greedy.frequency_penalty, greedy.presence_penalty, greedy.repetition_penalty), (0.5, -0.5, 1.0));
-    assert_eq!((greedy.logprobs, greedy.penalty_scope), (LogprobSource::Raw, PenaltyScope::Output));
-    assert_eq!(drawn.seed, u64::MAX);
+    assert_eq!(greedy.penalty_scope, PenaltyScope::Output);
+    assert_eq!((drawn.seed, drawn.logprobs), (u64::MAX, LogprobSource::Raw));
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use crate::api::error::ApiError;
 use crate::api::extract::ApiJson;
 use crate::api::openapi::{GenerationRefusals, IMAGE_PROMPT};
 use crate::api::timing::Stopwatch;
-use crate::api::{Api, head, tgi};
+use crate::api::{Api, guided, head, tgi};
 
 /// Continues a prompt, or several, as they are: one object, or with `stream` an event for each piece and `[DONE]`.
 #[utoipa::path(
@@ -52,9 +52,10 @@ pub(in crate::api) async fn completions(
     ApiJson(body): ApiJson<CompletionBody>,
 ) -> Result<Response, ApiError> {
     let stopwatch = Stopwatch::start();
-    let Completions { requests, reply, stream } = Completions::validate(body, &api)?;
+    let Completions { requests, grammar_field, reply, stream } = Completions::validate(body, &api)?;
     // Every one takes its permits before any of them waits for something.
-    let running = try_join_all(requests.into_iter().map(|request| api.start(request, stopwatch.clone()))).await?;
+    let started = try_join_all(requests.into_iter().map(|request| api.start(request, stopwatch.clone()))).await;
+    let running = started.map_err(|error| error.renamed(guided::FIELD, grammar_field))?;
     if stream {
         return stream::respond(&api, running, reply, stopwatch).await;
     }

@@ -1,7 +1,5 @@
 //! What a completion request may be, and what it means for sampling. All of it before anything is fetched or tokenised.
 
-use serde_json::Value;
-
 use super::prompt::PromptBody;
 use super::types::CompletionBody;
 use crate::api::error::{ApiError, ErrorKind};
@@ -9,7 +7,7 @@ use crate::api::openai::bias;
 use crate::api::openai::types::StreamOptions;
 use crate::api::openai::validate::model;
 use crate::api::start::{Input, ValidRequest};
-use crate::api::{Api, ranges};
+use crate::api::{Api, guided, ranges};
 use crate::detokenize::Detokenizer;
 use crate::sampling::{LogprobSource, PenaltyScope, Sampling};
 
@@ -18,6 +16,8 @@ use crate::sampling::{LogprobSource, PenaltyScope, Sampling};
 pub(super) struct Completions {
     /// One a prompt.
     pub(super) requests: Vec<ValidRequest>,
+    /// Where the grammar of the requests came from.
+    pub(super) grammar_field: &'static str,
     pub(super) reply: Reply,
     pub(super) stream: bool,
 }
@@ -58,6 +58,7 @@ impl Completions {
     pub(super) fn validate(body: CompletionBody, api: &Api) -> Result<Self, ApiError> {
         refuse_unserved(&body)?;
         check_prompts(&body, api)?;
+        let (grammar, grammar_field) = guided::either(body.response_format.as_ref(), body.grammar.as_ref())?;
         let sampling = sampling(&body, api)?;
         let reply = reply(&body, &sampling, api)?;
         let max_new_tokens = max_new_tokens(&body)?;
@@ -68,11 +69,11 @@ impl Completions {
             seeds: reply.seeds.clone(),
             max_new_tokens,
             ignore_eos: body.ignore_eos == Some(true),
-            grammar: None,
+            grammar: grammar.clone(),
             characters,
         };
         let requests = inputs(body.prompt, body.truncate).map(request).collect();
-        Ok(Self { requests, reply, stream: body.stream == Some(true) })
+        Ok(Self { requests, grammar_field, reply, stream: body.stream == Some(true) })
     }
 }
 
@@ -84,12 +85,6 @@ fn refuse_unserved(body: &CompletionBody) -> Result<(), ApiError> {
     if body.watermark == Some(true) {
         return Err(ApiError::field("watermark", "is not supported"));
     }
-    let plain_text = body.response_format.as_ref().is_none_or(|format| format.is_null() || format["type"] == "text");
-    for (field, refused) in [("grammar", asked(body.grammar.as_ref())), ("response_format", !plain_text)] {
-        if refused {
-            return Err(ApiError::field(field, "is refused: guided generation is not served by this version"));
-        }
-    }
     if body.adapter_id.is_some() {
         return Err(ApiError::new(ErrorKind::NotFound, "`adapter_id` names no loaded adapter").at("adapter_id"));
     }
@@ -100,10 +95,6 @@ fn refuse_unserved(body: &CompletionBody) -> Result<(), ApiError> {
         return Err(ApiError::field("echo", "is refused together with `logprobs` by this version"));
     }
     Ok(())
-}
-
-fn asked(value: Option<&Value>) -> bool {
-    value.is_some_and(|value| !value.is_null())
 }
 
 fn check_prompts(body: &CompletionBody, api: &Api) -> Result<(), ApiError> {
