@@ -7,18 +7,34 @@ use http::StatusCode;
 
 use super::Api;
 use super::error::{ApiError, ErrorKind};
+use super::openapi::ErrorBody;
 
-/// `/health`, `/ping`: whether requests can be expected to finish. Stays good while the server drains.
+/// Whether requests can be expected to finish. Stays good while the server drains.
+#[utoipa::path(get, path = "/health", tag = "Server", responses(
+    (status = 200, description = "They can."), (status = 503, description = "They cannot.", body = ErrorBody),
+), security(()))]
 pub(super) async fn health(State(api): State<Arc<Api>>) -> Result<(), ApiError> {
     if api.generator.health().is_healthy() { Ok(()) } else { Err(ApiError::new(ErrorKind::Unhealthy, "unhealthy")) }
 }
 
-/// `/live`: the process answers.
+/// The same under another name.
+#[utoipa::path(get, path = "/ping", tag = "Server", responses(
+    (status = 200, description = "They can."), (status = 503, description = "They cannot.", body = ErrorBody),
+), security(()))]
+pub(super) async fn ping(state: State<Arc<Api>>) -> Result<(), ApiError> {
+    health(state).await
+}
+
+/// Whether the process answers.
+#[utoipa::path(get, path = "/live", tag = "Server", responses((status = 200, description = "It does.")), security(()))]
 pub(super) async fn live() -> StatusCode {
     StatusCode::OK
 }
 
-/// `/ready`: whether new requests are welcome here.
+/// Whether new requests are welcome here.
+#[utoipa::path(get, path = "/ready", tag = "Server", responses(
+    (status = 200, description = "They are."), (status = 503, description = "They are not.", body = ErrorBody),
+), security(()))]
 pub(super) async fn ready(state: State<Arc<Api>>) -> Result<(), ApiError> {
     if state.generator.is_draining() {
         return Err(ApiError::new(ErrorKind::Unhealthy, "draining"));

@@ -1,6 +1,7 @@
 //! Routes that hosts of models call: `/invocations` (`SageMaker`) and `/vertex` (Vertex AI). Either takes the bodies of
 //! other routes, and says what is wrong with them as those do.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Json;
@@ -10,10 +11,14 @@ use futures::future::try_join_all;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
+use utoipa::{PartialSchema, ToSchema};
 
 use super::error::ApiError;
 use super::extract::ApiJson;
 use super::openai::{ChatBody, CompletionBody};
+use super::openapi::{GenerationRefusals, Named, name, one_of, reference};
 use super::tgi::GenerateBody;
 use super::{Api, object, openai, tgi};
 
@@ -25,14 +30,19 @@ pub(super) enum AnyBody {
 }
 
 /// `POST /vertex`.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = VertexRequest)]
 pub(super) struct Instances {
+    /// Bodies of `/generate` and `/v1/chat/completions`.
+    #[schema(min_items = 1)]
     instances: Vec<AnyBody>,
 }
 
 /// One text an instance, in order.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = VertexResponse)]
 pub(super) struct Predictions {
+    /// The texts.
     predictions: Vec<String>,
 }
 
@@ -53,7 +63,43 @@ impl<'de> Deserialize<'de> for AnyBody {
     }
 }
 
-/// `POST /invocations`: as `/`, `/v1/chat/completions` or `/v1/completions`.
+impl PartialSchema for AnyBody {
+    fn schema() -> RefOr<Schema> {
+        let description = "The body of another route, by the first of `inputs`, `messages` and `prompt` that is there.";
+        let bodies = [reference::<GenerateBody>(), reference::<ChatBody>(), reference::<CompletionBody>()];
+        one_of(description, bodies)
+    }
+}
+
+impl ToSchema for AnyBody {
+    fn name() -> Cow<'static, str> {
+        "AnyRequest".into()
+    }
+
+    fn schemas(schemas: &mut Named) {
+        name::<GenerateBody>(schemas);
+        name::<ChatBody>(schemas);
+        name::<CompletionBody>(schemas);
+    }
+}
+
+/// Answers as `/`, `/v1/chat/completions` or `/v1/completions`, whichever the body is for. `SageMaker`'s.
+#[utoipa::path(
+    post, path = "/invocations", tag = "Others",
+    request_body(content = AnyBody, examples(
+        ("inputs" = (summary = "A body of `/`", value = json!({
+            "inputs": "What is a rabbit?", "parameters": {"max_new_tokens": 16},
+        }))),
+        ("messages" = (summary = "A body of `/v1/chat/completions`", value = json!({
+            "messages": [{"role": "user", "content": "What can you do?"}], "max_tokens": 16,
+        }))),
+    )),
+    responses(
+        (status = 200, description = "What the other route answers.",
+         content((Value = "application/json"), (String = "text/event-stream"))),
+        GenerationRefusals,
+    ),
+)]
 pub(super) async fn invocations(
     State(api): State<Arc<Api>>,
     ApiJson(body): ApiJson<AnyBody>,
@@ -65,7 +111,15 @@ pub(super) async fn invocations(
     }
 }
 
-/// `POST /vertex`: every instance is answered whole. One that fails fails them all, for its own reason.
+/// Answers every instance whole. One that fails fails them all, for its own reason. Vertex AI's.
+#[utoipa::path(
+    post, path = "/vertex", tag = "Others",
+    request_body(content = Instances, example = json!({"instances": [
+        {"inputs": "What is a rabbit?", "parameters": {"max_new_tokens": 16}},
+        {"messages": [{"role": "user", "content": "What can you do?"}], "max_tokens": 16},
+    ]})),
+    responses((status = 200, description = "One text an instance, in order.", body = Predictions), GenerationRefusals),
+)]
 pub(super) async fn vertex(
     State(api): State<Arc<Api>>,
     ApiJson(body): ApiJson<Instances>,

@@ -8,37 +8,62 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use metrics::{counter, gauge};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Api;
+use super::openapi::Refusals;
 
 /// The format of `/metrics`.
 const PROMETHEUS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// TGI's fields, then ours.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Info {
+    /// Hub id or path.
     model_id: String,
+    /// Hub revision.
     model_sha: Option<String>,
+    /// `float32`, `bfloat16`, …
     model_dtype: Option<String>,
+    /// `cpu`, `cuda:0`, …
     model_device_type: Option<String>,
+    /// The Hub's task name for the model.
     model_pipeline_tag: Option<String>,
+    /// Requests beyond these are refused with 429.
     max_concurrent_requests: u32,
+    /// Most sequences of a request.
     max_best_of: u32,
+    /// Most stop strings of a request.
     max_stop_sequences: usize,
+    /// Most alternatives listed for a token.
     max_top_n_tokens: u32,
+    /// Most tokens of a prompt.
     max_input_tokens: u32,
+    /// Most tokens of prompt and answer together.
     max_total_tokens: u32,
+    /// Tokenizer threads.
     validation_workers: u32,
+    /// Most prompts of a `/v1/completions` request.
     max_client_batch_size: usize,
+    /// Name of the program.
     router: &'static str,
+    /// Its version.
     version: &'static str,
+    /// The commit it was built from, where that is known.
     sha: Option<&'static str>,
+    /// Label of its container, where there is one.
     docker_label: Option<&'static str>,
+    /// Whether the model takes images.
     takes_images: bool,
+    /// Most bytes of a body.
     payload_limit: usize,
 }
 
-/// `GET /info`.
+/// The model and the limits of the server.
+#[utoipa::path(
+    get, path = "/info", tag = "Server",
+    responses((status = 200, description = "What the server says about itself.", body = Info), Refusals),
+)]
 pub(super) async fn info(State(api): State<Arc<Api>>) -> Json<Info> {
     let (model, limits, engine) = (&api.model, &api.limits, api.generator.limits());
     Json(Info {
@@ -76,7 +101,11 @@ fn snapshot(api: &Api) {
     counter!("tgi_image_embedding_misses").absolute(stats.image_misses);
 }
 
-/// `GET /metrics`.
+/// Counters and histograms in the text format of Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "Server",
+    responses((status = 200, description = "Metrics.", body = String, content_type = "text/plain")),
+)]
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     snapshot(&api);
     let mut response = api.metrics.render().into_response();

@@ -19,6 +19,7 @@ mod media;
 mod object;
 mod observe;
 mod openai;
+mod openapi;
 mod ranges;
 mod sse;
 mod start;
@@ -177,7 +178,7 @@ fn routes(api: &Arc<Api>) -> Router<Arc<Api>> {
         .route("/tokenizer_info", get(tokens::tokenizer_info))
         .route("/chat_tokenize", post(openai::tokenize))
         .route("/health", get(health::health))
-        .route("/ping", get(health::health))
+        .route("/ping", get(health::ping))
         .route("/live", get(health::live))
         .route("/ready", get(health::ready))
         .route("/info", get(info::info))
@@ -185,6 +186,10 @@ fn routes(api: &Arc<Api>) -> Router<Arc<Api>> {
         .route("/v1/models", get(openai::models))
         .route("/v1/models/{*id}", get(openai::model))
         .route("/playground/{file}", get(web::file))
+        .route("/docs", get(web::docs))
+        .route("/docs/", get(web::docs_folder))
+        .route("/docs/{file}", get(web::docs_file))
+        .route("/api-doc/openapi.json", get(openapi::document))
         .route_layer(from_fn(head::note_route))
         .with_state(Arc::clone(api))
 }

@@ -7,11 +7,11 @@ use axum::response::{IntoResponse, Response};
 use futures::future::try_join_all;
 use http::HeaderMap;
 
-use super::decode::Decoder;
-use super::tools::CallDelta;
-use super::types::{
+use super::answers::{
     AnswerMessage, CallBody, ChatCompletion, Choice, FunctionBody, Logprobs, PromptTokensDetails, UsageBody,
 };
+use super::decode::Decoder;
+use super::tools::CallDelta;
 use super::validate::Reply;
 use crate::api::error::{ApiError, ErrorKind};
 use crate::api::feed::{Feed, Usage};

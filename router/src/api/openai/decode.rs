@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use text_generation_scheduler::{self as scheduler, TokenId};
 
+use super::answers::{Alternative, FinishReason, Logprobs, TokenLogprob};
 use super::tools::{CallDelta, CallReader, CallReading, Read};
-use super::types::{Alternative, FinishReason, Logprobs, TokenLogprob};
 use super::validate::Reply;
 use crate::api::stop::{Cut, StopCutter};
 use crate::detokenize::{Detokenizer, TokenTable};

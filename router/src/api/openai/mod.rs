@@ -1,10 +1,13 @@
 //! OpenAI's routes, `/v1/chat/completions`, `/v1/completions` and `/v1/models`, and TGI's `/chat_tokenize` for the same body.
 
+mod answers;
 mod bias;
 mod chat;
 mod completions;
 mod conversation;
 mod decode;
+mod models;
+mod schemas;
 mod stream;
 pub(super) mod tools;
 mod types;
@@ -13,20 +16,42 @@ mod validate;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
-pub(super) use self::completions::{CompletionBody, completions};
+use self::answers::{ChatCompletion, ChatTokens, Chunk};
+pub(super) use self::completions::{__path_completions, CompletionBody, completions};
+pub(super) use self::models::{__path_model, __path_models, model, models};
 pub(super) use self::types::ChatBody;
-use self::types::{ChatTokens, ModelBody, ModelList};
 use self::validate::Chat;
-use super::error::{ApiError, ErrorKind};
+use super::error::ApiError;
 use super::extract::ApiJson;
+use super::openapi::{GenerationRefusals, PICTURE, Refusals};
 use super::timing::Stopwatch;
 use super::{Api, guided, media};
 use crate::prompt::Tokenized;
 
-/// `POST /v1/chat/completions`.
+/// Continues a conversation: one object, or with `stream` an event for each piece of the answer and `[DONE]`.
+#[utoipa::path(
+    post, path = "/v1/chat/completions", tag = "OpenAI",
+    request_body(content = ChatBody, examples(
+        ("text" = (summary = "A question", value = json!({
+            "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What can you do?"}],
+            "max_tokens": 16, "temperature": 0,
+        }))),
+        ("image" = (summary = "A question about an image, streamed", value = json!({
+            "messages": [{"role": "user", "content": [
+                {"type": "image_url", "image_url": {"url": PICTURE}}, {"type": "text", "text": "What color is this?"},
+            ]}],
+            "max_tokens": 16, "seed": 42, "stream": true, "stream_options": {"include_usage": true},
+        }))),
+    )),
+    responses(
+        (status = 200, description = "The answer.",
+         content((ChatCompletion<'_> = "application/json"), (Chunk<'_> = "text/event-stream"))),
+        GenerationRefusals,
+    ),
+)]
 pub(super) async fn chat(State(api): State<Arc<Api>>, ApiJson(body): ApiJson<ChatBody>) -> Result<Response, ApiError> {
     let stopwatch = Stopwatch::start();
     let chat = Chat::validate(body, &api)?;
@@ -39,7 +64,12 @@ pub(super) async fn chat(State(api): State<Arc<Api>>, ApiJson(body): ApiJson<Cha
     Ok((headers, answer).into_response())
 }
 
-/// `POST /chat_tokenize`: the tokens a chat would be answered from, and the text they were made of.
+/// The tokens a chat would be answered from, and the text they were made of.
+#[utoipa::path(
+    post, path = "/chat_tokenize", tag = "TGI", operation_id = "chat_tokenize",
+    request_body(content = ChatBody, example = json!({"messages": [{"role": "user", "content": "Hello!"}]})),
+    responses((status = 200, description = "The tokens.", body = ChatTokens), Refusals),
+)]
 pub(super) async fn tokenize(
     State(api): State<Arc<Api>>,
     ApiJson(body): ApiJson<ChatBody>,
@@ -64,22 +94,4 @@ pub(super) async fn answer_text(api: &Api, body: ChatBody) -> Result<String, Api
     let started = api.start(chat.request, stopwatch).await;
     let running = started.map_err(|error| error.renamed(guided::FIELD, chat.grammar_field))?;
     chat::text(api, running, &chat.reply).await
-}
-
-/// `GET /v1/models`.
-pub(super) async fn models(State(api): State<Arc<Api>>) -> Json<ModelList> {
-    Json(ModelList { object: "list", data: vec![served(&api)] })
-}
-
-/// `GET /v1/models/{id}`; a slash in the id may be raw or encoded.
-pub(super) async fn model(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<ModelBody>, ApiError> {
-    if id == api.model.id {
-        return Ok(Json(served(&api)));
-    }
-    Err(ApiError::new(ErrorKind::NotFound, "no such model"))
-}
-
-fn served(api: &Api) -> ModelBody {
-    let id = api.model.id.clone();
-    ModelBody { owned_by: id.clone(), id, object: "model", created: 0 }
 }

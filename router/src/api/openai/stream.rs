@@ -6,9 +6,9 @@ use axum::response::Response;
 use futures::FutureExt;
 use futures::future::select_all;
 
+use super::answers::{Chunk, ChunkChoice, Delta, UsageBody};
 use super::chat::{ASSISTANT, FINGERPRINT, new_id, unix_seconds};
 use super::decode::{Decoder, Step};
-use super::types::{Chunk, ChunkChoice, Delta, UsageBody};
 use super::validate::Reply;
 use crate::api::Api;
 use crate::api::error::ApiError;

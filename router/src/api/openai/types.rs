@@ -1,4 +1,4 @@
-//! The JSON of `/v1/chat/completions`. Unknown fields are ignored and `null` is the same as absent, at every level.
+//! The JSON that `/v1/chat/completions` takes. Unknown fields are ignored and `null` is the same as absent, at every level.
 //! Shapes only; what the values may be is `validate`'s business.
 
 use std::fmt;
@@ -6,46 +6,95 @@ use std::fmt;
 use serde::de::{
     Error, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer, value::SeqAccessDeserializer,
 };
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use utoipa::ToSchema;
 
-use super::tools::{CallDelta, ToolFields};
+use super::tools::ToolFields;
 use crate::api::object;
-use crate::api::tgi::SimpleToken;
+use crate::api::openapi::{Grammar, ResponseFormat, Tool, ToolChoice};
 
 /// Body of `/v1/chat/completions`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ChatRequest)]
 pub(in crate::api) struct ChatBody {
+    /// Any name is accepted and repeated in the answer.
     pub(super) model: Option<String>,
+    /// The conversation so far. One that ends with the assistant's words is continued.
     #[serde(deserialize_with = "object::list")]
+    #[schema(min_items = 1)]
     pub(super) messages: Vec<MessageBody>,
+    /// Most tokens to generate; what the context holds if absent.
+    #[schema(minimum = 1)]
     pub(super) max_tokens: Option<u32>,
-    /// The newer name; it wins.
+    /// The newer name of `max_tokens`; it wins.
+    #[schema(minimum = 1)]
     pub(super) max_completion_tokens: Option<u32>,
+    /// Above 1 flattens the distribution, below 1 sharpens it; 0 takes the most probable token.
+    #[schema(minimum = 0, maximum = 100, default = 1.0)]
     pub(super) temperature: Option<f32>,
+    /// Draws from the most probable tokens that have this much probability together.
+    #[schema(exclusive_minimum = 0, maximum = 1, default = 1.0)]
     pub(super) top_p: Option<f32>,
+    /// Lowers a token by how often the answer has it.
+    #[schema(minimum = -2, maximum = 2, default = 0.0)]
     pub(super) frequency_penalty: Option<f32>,
+    /// Lowers every token that the answer has.
+    #[schema(minimum = -2, maximum = 2, default = 0.0)]
     pub(super) presence_penalty: Option<f32>,
+    /// Strings that end the answer and are cut from it. At most `--max-stop-sequences`.
     pub(super) stop: Option<OneOrMany>,
+    /// Makes drawing repeatable; made up if absent.
     pub(super) seed: Option<i64>,
+    /// How many answers. At most `--max-best-of`.
+    #[schema(minimum = 1, default = 1)]
     pub(super) n: Option<u32>,
+    /// Whether to answer with events.
+    #[schema(default = false)]
     pub(super) stream: Option<bool>,
+    /// What a stream reports beside its tokens.
     #[serde(default, deserialize_with = "object::optional")]
     pub(super) stream_options: Option<StreamOptions>,
+    /// Whether to give the log-probability of each token.
+    #[schema(default = false)]
     pub(super) logprobs: Option<bool>,
+    /// How many of the most probable tokens to list at each place. At most `--max-top-n-tokens`.
+    #[schema(minimum = 0, default = 0)]
     pub(super) top_logprobs: Option<u32>,
+    /// Added to the logits of tokens, by token id: from -100, which bans one, to 100, which forces it.
+    #[schema(value_type = Option<HashMap<String, f32>>)]
     pub(super) logit_bias: Option<Value>,
+    /// Functions that the model may call.
+    #[schema(value_type = Option<Vec<Tool>>)]
     pub(super) tools: Option<Vec<Value>>,
+    /// Whether the answer may, or has to, be a call.
+    #[schema(value_type = Option<ToolChoice>)]
     pub(super) tool_choice: Option<Value>,
+    /// Whether one answer may hold several calls.
+    #[schema(default = true)]
     pub(super) parallel_tool_calls: Option<bool>,
+    /// Text for the model beside the functions. TGI's.
     pub(super) tool_prompt: Option<String>,
+    /// What the answer has to be: text, JSON, or JSON that follows a schema.
+    #[schema(value_type = Option<ResponseFormat>)]
     pub(super) response_format: Option<Value>,
     // TGI's parameters, for callers that know them.
+    /// Draws from this many most probable tokens; 0 from all. TGI's.
+    #[schema(minimum = 0, default = 0)]
     pub(super) top_k: Option<i64>,
+    /// Draws from the most typical tokens that have this much probability together. TGI's.
+    #[schema(exclusive_minimum = 0, maximum = 1, default = 1.0)]
     pub(super) typical_p: Option<f32>,
+    /// Above 1 makes tokens of the prompt and the answer less likely to come again. TGI's.
+    #[schema(exclusive_minimum = 0, maximum = 100, default = 1.0)]
     pub(super) repetition_penalty: Option<f32>,
+    /// Whether to go on after the end of the answer; for benchmarks.
+    #[schema(default = false)]
     pub(super) ignore_eos: Option<bool>,
+    /// A loaded adapter to generate with. TGI's.
     pub(super) adapter_id: Option<String>,
+    /// What the answer may be, in TGI's form.
+    #[schema(value_type = Option<Grammar>)]
     pub(super) grammar: Option<Value>,
 }
 
@@ -62,19 +111,30 @@ impl ChatBody {
 }
 
 /// What a stream reports beside its tokens.
-#[derive(Copy, Clone, Debug, Default, Deserialize)]
+#[derive(Copy, Clone, Debug, Default, Deserialize, ToSchema)]
 pub(super) struct StreamOptions {
+    /// Whether a last event says what the request has cost.
+    #[schema(default = false)]
     pub(super) include_usage: Option<bool>,
+    /// Whether every event does.
+    #[schema(default = false)]
     pub(super) continuous_usage_stats: Option<bool>,
 }
 
 /// One message.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ChatMessage)]
 pub(super) struct MessageBody {
+    /// Who speaks: `system`, `developer`, `user`, `assistant` or `tool`.
     pub(super) role: String,
+    /// Name of the speaker, for templates that show it.
     pub(super) name: Option<String>,
+    /// What is said. Only a message with `tool_calls` may leave it out.
     pub(super) content: Option<ContentBody>,
+    /// Calls that the assistant made.
+    #[schema(value_type = Option<Vec<Object>>)]
     pub(super) tool_calls: Option<Value>,
+    /// The call that a `tool` message answers.
     pub(super) tool_call_id: Option<String>,
 }
 
@@ -86,10 +146,14 @@ pub(super) enum ContentBody {
 }
 
 /// One part.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ContentPart)]
 pub(super) struct PartBody {
+    /// `text` or `image_url`.
     pub(super) r#type: String,
+    /// The text, for `text`.
     pub(super) text: Option<String>,
+    /// The image, for `image_url`.
     pub(super) image_url: Option<ImageUrl>,
 }
 
@@ -182,192 +246,4 @@ impl<'de> Deserialize<'de> for OneOrMany {
         }
         deserializer.deserialize_any(Shape)
     }
-}
-
-/// A complete answer.
-#[derive(Debug, Serialize)]
-pub(super) struct ChatCompletion<'a> {
-    pub(super) id: &'a str,
-    pub(super) object: &'static str,
-    pub(super) created: u64,
-    pub(super) model: &'a str,
-    pub(super) system_fingerprint: &'static str,
-    pub(super) choices: Vec<Choice>,
-    pub(super) usage: UsageBody,
-}
-
-/// One of `n` answers.
-#[derive(Debug, Serialize)]
-pub(super) struct Choice {
-    pub(super) index: u32,
-    pub(super) message: AnswerMessage,
-    pub(super) logprobs: Option<Logprobs>,
-    pub(super) finish_reason: FinishReason,
-}
-
-/// The model's message.
-#[derive(Debug, Serialize)]
-pub(super) struct AnswerMessage {
-    pub(super) role: &'static str,
-    /// `null` beside calls that say it all.
-    pub(super) content: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) tool_calls: Vec<CallBody>,
-}
-
-/// A call of a function.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub(super) struct CallBody {
-    pub(super) id: String,
-    pub(super) r#type: FunctionType,
-    pub(super) function: FunctionBody,
-}
-
-/// `function`, the only kind of call there is.
-#[derive(Copy, Clone, Debug, Default, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum FunctionType {
-    #[default]
-    Function,
-}
-
-/// What is called, and with what.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub(super) struct FunctionBody {
-    pub(super) name: String,
-    /// JSON text.
-    pub(super) arguments: String,
-}
-
-/// What an event adds to a call.
-#[derive(Debug, Serialize)]
-pub(super) struct CallChunk {
-    pub(super) index: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) r#type: Option<FunctionType>,
-    pub(super) function: FunctionChunk,
-}
-
-/// What an event adds to name and arguments.
-#[derive(Debug, Serialize)]
-pub(super) struct FunctionChunk {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) name: Option<String>,
-    pub(super) arguments: String,
-}
-
-impl From<CallDelta> for CallChunk {
-    fn from(delta: CallDelta) -> Self {
-        let (id, name) = delta.head.map(|head| (head.id, head.name)).unzip();
-        let r#type = id.is_some().then_some(FunctionType::Function);
-        Self { index: delta.index, id, r#type, function: FunctionChunk { name, arguments: delta.arguments } }
-    }
-}
-
-/// An event of a stream.
-#[derive(Debug, Serialize)]
-pub(super) struct Chunk<'a> {
-    pub(super) id: &'a str,
-    pub(super) object: &'static str,
-    pub(super) created: u64,
-    pub(super) model: &'a str,
-    pub(super) system_fingerprint: &'static str,
-    pub(super) choices: Vec<ChunkChoice>,
-    pub(super) usage: Option<UsageBody>,
-}
-
-/// What an event adds to one of `n` answers.
-#[derive(Debug, Serialize)]
-pub(super) struct ChunkChoice {
-    pub(super) index: u32,
-    pub(super) delta: Delta,
-    pub(super) logprobs: Option<Logprobs>,
-    pub(super) finish_reason: Option<FinishReason>,
-}
-
-/// The text an event adds.
-#[derive(Debug, Serialize)]
-pub(super) struct Delta {
-    /// Only in the first event of an answer: clients add strings up.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) role: Option<&'static str>,
-    /// Left out where an event says something about calls only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) content: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) tool_calls: Vec<CallChunk>,
-}
-
-/// Why generation ended.
-#[derive(Copy, Clone, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum FinishReason {
-    Stop,
-    Length,
-    ToolCalls,
-}
-
-/// Log-probabilities of the tokens of a text.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Logprobs {
-    pub(super) content: Vec<TokenLogprob>,
-}
-
-/// A token and what might have stood in its place.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct TokenLogprob {
-    #[serde(flatten)]
-    pub(super) token: Alternative,
-    pub(super) top_logprobs: Vec<Alternative>,
-}
-
-/// A token that was, or might have been, generated.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Alternative {
-    pub(super) token: String,
-    pub(super) logprob: f32,
-    /// What the token stands for; it need not be a whole character.
-    pub(super) bytes: Option<Vec<u8>>,
-}
-
-/// What a request has cost.
-#[derive(Copy, Clone, Debug, Serialize)]
-pub(super) struct UsageBody {
-    pub(super) prompt_tokens: u32,
-    pub(super) completion_tokens: u32,
-    pub(super) total_tokens: u32,
-    pub(super) prompt_tokens_details: PromptTokensDetails,
-}
-
-/// What the prompt was made of.
-#[derive(Copy, Clone, Debug, Serialize)]
-pub(super) struct PromptTokensDetails {
-    pub(super) cached_tokens: u32,
-    pub(super) image_tokens: u32,
-}
-
-/// `/chat_tokenize`.
-#[derive(Debug, Serialize)]
-pub(in crate::api) struct ChatTokens {
-    pub(super) tokenize_response: Vec<SimpleToken>,
-    /// What was tokenised: an image token stands for each run of them.
-    pub(super) templated_text: String,
-}
-
-/// `/v1/models`.
-#[derive(Debug, Serialize)]
-pub(in crate::api) struct ModelList {
-    pub(super) object: &'static str,
-    pub(super) data: Vec<ModelBody>,
-}
-
-/// A model that is served.
-#[derive(Debug, Serialize)]
-pub(in crate::api) struct ModelBody {
-    pub(super) id: String,
-    pub(super) object: &'static str,
-    pub(super) created: u64,
-    pub(super) owned_by: String,
 }

@@ -10,6 +10,7 @@ mod fake;
 mod fixture;
 mod guided;
 mod native;
+mod openapi;
 mod server_facts;
 mod small_routes;
 mod streams;

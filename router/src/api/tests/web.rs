@@ -52,7 +52,7 @@ async fn its_files_have_their_types() {
 async fn pages_need_no_key() {
     let mut setup = Setup::playing([]);
     setup.options.api_keys = vec![ApiKey::new("secret")];
-    for path in ["/", "/playground/main.js"] {
+    for path in ["/", "/playground/main.js", "/docs", "/docs/swagger-ui.css", "/api-doc/openapi.json"] {
         assert_eq!(browse(&setup, path).await.status(), 200, "{path}");
     }
     assert_eq!(browse(&setup, "/info").await.status(), 401);

@@ -14,13 +14,27 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
 pub(super) use self::types::{Details, FinishReason, GenerateBody, Inputs, SimpleToken, StreamDetails, Token};
+use self::types::{GenerateResponse, StreamResponse};
 use self::validate::{Call, Mode};
 use super::Api;
 use super::error::ApiError;
 use super::extract::ApiJson;
+use super::openapi::{GenerationRefusals, IMAGE_PROMPT};
 use super::timing::Stopwatch;
 
-/// `POST /generate`: one object.
+/// Continues a prompt and answers with one object.
+#[utoipa::path(
+    post, path = "/generate", tag = "TGI",
+    request_body(content = GenerateBody, examples(
+        ("text" = (summary = "A text", value = json!({
+            "inputs": "What is a rabbit?", "parameters": {"max_new_tokens": 16},
+        }))),
+        ("image" = (summary = "An image in the prompt", value = json!({
+            "inputs": IMAGE_PROMPT, "parameters": {"max_new_tokens": 16, "temperature": 0.5, "seed": 42},
+        }))),
+    )),
+    responses((status = 200, description = "The answer.", body = GenerateResponse), GenerationRefusals),
+)]
 pub(super) async fn generate(
     State(api): State<Arc<Api>>,
     ApiJson(body): ApiJson<GenerateBody>,
@@ -32,7 +46,21 @@ pub(super) async fn generate(
     Ok((headers, Json(answer)).into_response())
 }
 
-/// `POST /generate_stream`: events.
+/// Continues a prompt and answers with an event for each token.
+#[utoipa::path(
+    post, path = "/generate_stream", tag = "TGI",
+    request_body(content = GenerateBody, examples(
+        ("text" = (summary = "A text", value = json!({
+            "inputs": "What is a rabbit?", "parameters": {"max_new_tokens": 16},
+        }))),
+        ("image" = (summary = "An image in the prompt", value = json!({
+            "inputs": IMAGE_PROMPT, "parameters": {"max_new_tokens": 16, "temperature": 0.5, "seed": 42},
+        }))),
+    )),
+    responses(
+        (status = 200, description = "Events.", content((StreamResponse = "text/event-stream"))), GenerationRefusals,
+    ),
+)]
 pub(super) async fn generate_stream(
     State(api): State<Arc<Api>>,
     ApiJson(body): ApiJson<GenerateBody>,
@@ -43,7 +71,25 @@ pub(super) async fn generate_stream(
     stream::respond(&api, running, call.reply).await
 }
 
-/// `POST /`: a list of one object, or events. What most clients use.
+/// Continues a prompt and answers with a list of one object, or with `stream` as `/generate_stream`.
+///
+/// What clients of the Hub use. A text model repeats the prompt unless `return_full_text` is false.
+#[utoipa::path(
+    post, path = "/", tag = "TGI",
+    request_body(content = GenerateBody, examples(
+        ("text" = (summary = "A text", value = json!({
+            "inputs": "What is a rabbit?", "parameters": {"max_new_tokens": 16},
+        }))),
+        ("image" = (summary = "An image in the prompt", value = json!({
+            "inputs": IMAGE_PROMPT, "parameters": {"max_new_tokens": 16, "temperature": 0.5, "seed": 42},
+        }))),
+    )),
+    responses(
+        (status = 200, description = "The answer.",
+         content((Vec<GenerateResponse> = "application/json"), (StreamResponse = "text/event-stream"))),
+        GenerationRefusals,
+    ),
+)]
 pub(super) async fn compat(
     State(api): State<Arc<Api>>,
     ApiJson(mut body): ApiJson<GenerateBody>,

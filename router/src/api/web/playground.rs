@@ -24,7 +24,11 @@ const FILES: &[(&str, &str, &str)] = &[
     ("settings.js", JAVASCRIPT, include_str!("playground/settings.js")),
 ];
 
-/// `GET /`: the page for who asks for HTML, an empty 200 for everybody else.
+/// The playground for who asks for `text/html`, an empty answer for everybody else.
+#[utoipa::path(
+    get, path = "/", tag = "Server", responses((status = 200, description = "The page, or nothing.", content_type = "text/html", body = String)),
+    security(()),
+)]
 pub(in crate::api) async fn root(headers: HeaderMap) -> Response {
     if asks_for_html(&headers) { page::html(PAGE) } else { ([(VARY, "accept")], StatusCode::OK).into_response() }
 }

@@ -16,15 +16,37 @@ use axum::response::Response;
 use futures::future::try_join_all;
 
 pub(in crate::api) use self::types::CompletionBody;
+use self::types::{Chunk, Completion};
 use self::validate::Completions;
+use super::answers::FinishReason;
 use super::chat::{FINGERPRINT, unix_seconds};
-use super::types::FinishReason;
 use crate::api::error::ApiError;
 use crate::api::extract::ApiJson;
+use crate::api::openapi::{GenerationRefusals, IMAGE_PROMPT};
 use crate::api::timing::Stopwatch;
 use crate::api::{Api, guided, head, tgi};
 
-/// `POST /v1/completions`.
+/// Continues a prompt, or several, as they are: one object, or with `stream` an event for each piece and `[DONE]`.
+#[utoipa::path(
+    post, path = "/v1/completions", tag = "OpenAI",
+    request_body(content = CompletionBody, examples(
+        ("text" = (summary = "A text", value = json!({
+            "prompt": "What is a rabbit?", "max_tokens": 16, "temperature": 0,
+        }))),
+        ("image" = (summary = "An image in the prompt, streamed", value = json!({
+            "prompt": IMAGE_PROMPT, "max_tokens": 16, "seed": 42, "stream": true,
+            "stream_options": {"include_usage": true},
+        }))),
+        ("several" = (summary = "Two prompts with log-probabilities", value = json!({
+            "prompt": ["What is a rabbit?", "What is a fox?"], "max_tokens": 8, "logprobs": 2,
+        }))),
+    )),
+    responses(
+        (status = 200, description = "The continuations.",
+         content((Completion<'_> = "application/json"), (Chunk<'_> = "text/event-stream"))),
+        GenerationRefusals,
+    ),
+)]
 pub(in crate::api) async fn completions(
     State(api): State<Arc<Api>>,
     ApiJson(body): ApiJson<CompletionBody>,

@@ -1,11 +1,16 @@
 //! What a completion continues: a text, a list of texts, token ids, or a list of lists of them. Shapes only.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Error, SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use text_generation_scheduler::TokenId;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
+use utoipa::{PartialSchema, ToSchema};
 
+use crate::api::openapi::one_of;
 use crate::api::tgi::Inputs;
 
 /// Prompts that are read at all; how many are served is `--max-client-batch-size`.
@@ -126,6 +131,20 @@ impl<'de> Deserialize<'de> for First {
             }
         }
         deserializer.deserialize_any(Shape)
+    }
+}
+
+impl PartialSchema for PromptBody {
+    fn schema() -> RefOr<Schema> {
+        let (text, texts) = (String::schema(), Vec::<String>::schema());
+        let (ids, lists) = (Vec::<TokenId>::schema(), Vec::<Vec<TokenId>>::schema());
+        one_of("A text, a list of texts, token ids, or a list of lists of them.", [text, texts, ids, lists])
+    }
+}
+
+impl ToSchema for PromptBody {
+    fn name() -> Cow<'static, str> {
+        "Prompt".into()
     }
 }
 

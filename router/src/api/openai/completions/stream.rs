@@ -17,7 +17,7 @@ use crate::api::Api;
 use crate::api::error::ApiError;
 use crate::api::feed::{Broken, Usage};
 use crate::api::observe::{Attendance, failed};
-use crate::api::openai::types::UsageBody;
+use crate::api::openai::answers::UsageBody;
 use crate::api::sse::{self, Frame, Frames};
 use crate::api::start::Running;
 use crate::api::tgi::{FinishReason, StreamDetails, Token};

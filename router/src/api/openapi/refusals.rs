@@ -1,0 +1,101 @@
+//! The errors of the document: which statuses there are, and the two forms of their bodies. `error.rs` decides which
+//! one a request gets; a test holds the two together.
+
+// These say what JSON looks like and hold none.
+#![allow(dead_code, reason = "schemas only")]
+
+use utoipa::{IntoResponses, ToSchema};
+
+/// An error as TGI writes it, and as everybody gets it who is not known to read the other form.
+#[derive(ToSchema)]
+#[schema(as = Error)]
+pub(in crate::api) struct ErrorBody {
+    /// What went wrong, for people.
+    error: String,
+    /// What went wrong, for programs: `validation`, `overloaded`, `generation`, …
+    error_type: String,
+}
+
+/// An error as OpenAI writes it: on `/v1` for clients that say they are OpenAI's.
+#[derive(ToSchema)]
+#[schema(as = OpenAiError)]
+struct OpenAiErrorBody {
+    /// The error.
+    error: OpenAiErrorDetails,
+}
+
+/// What went wrong.
+#[derive(ToSchema)]
+#[schema(as = OpenAiErrorDetails)]
+struct OpenAiErrorDetails {
+    /// For people.
+    message: String,
+    /// `invalid_request_error`, `rate_limit_error`, `server_error`, …
+    r#type: String,
+    /// The field that is to blame.
+    param: Option<String>,
+    /// As `error_type` of the other form.
+    code: String,
+    /// The status that goes with it; in a stream there is no other.
+    http_status_code: u16,
+}
+
+/// Either form.
+#[derive(ToSchema)]
+#[schema(as = AnyError)]
+enum AnyErrorBody {
+    /// TGI's.
+    #[schema(title = "TGI")]
+    Tgi(ErrorBody),
+    /// OpenAI's.
+    #[schema(title = "OpenAI")]
+    OpenAi(OpenAiErrorBody),
+}
+
+/// How any request can be refused.
+#[derive(IntoResponses)]
+pub(in crate::api) enum Refusals {
+    /// No key, or a wrong one.
+    #[response(status = 401)]
+    Unauthorized(ErrorBody),
+    /// A value that the request may not have.
+    #[response(status = 422)]
+    Validation(ErrorBody),
+    /// Anything else that is wrong with the request: no JSON (400), too slow (408), too large (413), no
+    /// `application/json` (415), another host (421), a long head (414, 431).
+    #[response(status = "4XX")]
+    Request(ErrorBody),
+    /// The server is starting or stopping.
+    #[response(status = 503)]
+    Unavailable(ErrorBody),
+}
+
+/// How a request can fail that generates.
+#[derive(IntoResponses)]
+pub(in crate::api) enum GenerationRefusals {
+    /// No key, or a wrong one.
+    #[response(status = 401)]
+    Unauthorized(ErrorBody),
+    /// No such adapter.
+    #[response(status = 404)]
+    NotFound(ErrorBody),
+    /// A value that the request may not have.
+    #[response(status = 422)]
+    Validation(ErrorBody),
+    /// Generation failed. On `/v1` that is a 500.
+    #[response(status = 424)]
+    Generation(ErrorBody),
+    /// Too many requests at once; `Retry-After` says when to come back.
+    #[response(status = 429)]
+    Overloaded(ErrorBody),
+    /// Anything else that is wrong with the request: no JSON (400), too slow (408), too large (413), no
+    /// `application/json` (415), another host (421), a long head (414, 431).
+    #[response(status = "4XX")]
+    Request(ErrorBody),
+    /// Generation failed, or the server has a defect.
+    #[response(status = 500)]
+    Internal(ErrorBody),
+    /// The server is starting or stopping.
+    #[response(status = 503)]
+    Unavailable(ErrorBody),
+}
