@@ -62,7 +62,7 @@ fn close(schema: &mut Map<String, Value>, alone: bool) {
         match value {
             Value::Object(inner) if ONE.contains(&key.as_str()) => close(inner, alone),
             Value::Object(inner) if NAMED.contains(&key.as_str()) => {
-                inner.values_mut().for_each(|one| enter(one, alone))
+                inner.values_mut().for_each(|one| enter(one, alone));
             }
             Value::Array(inner) if LISTED.contains(&key.as_str()) => inner.iter_mut().for_each(|one| enter(one, alone)),
             _ => {}

@@ -10,6 +10,12 @@ use crate::detokenize::TokenTable;
 
 const END: u32 = 256;
 
+/// Rules of which each names the next; the last of them is missing.
+fn chain(name: &str, length: usize) -> String {
+    let rules: Vec<_> = (0..length).map(|index| format!("{name}{index}: {name}{}\n", index + 1)).collect();
+    rules.concat()
+}
+
 fn vocabulary(end_tokens: Vec<u32>) -> Vocabulary {
     let mut texts: Map<String, Value> = Map::new();
     for byte in 0..=255u8 {
@@ -137,7 +143,7 @@ async fn a_grammar_that_explodes_is_given_up_in_time() {
 #[tokio::test]
 async fn what_leads_too_far_is_refused() {
     let chain = |length: usize| {
-        let rules: String = (0..length).map(|index| format!("r{index}: r{}\n", index + 1)).collect();
+        let rules = chain("r", length);
         format!("start: r0\n{rules}r{length}: \"a\"")
     };
     lark(chain(900)).await.unwrap();
@@ -154,9 +160,9 @@ async fn what_leads_too_far_is_refused() {
 /// The libraries call themselves for what is inside something else; no text may exhaust the stack of a thread.
 #[tokio::test]
 async fn chains_do_not_exhaust_the_stack() {
-    let rules: String = (0..6000).map(|index| format!("r{index}: r{}\n", index + 1)).collect();
+    let rules = chain("r", 6000);
     let _ = lark(format!("start: r0\n{rules}r6000: \"a\"")).await;
-    let terminals: String = (0..6000).map(|index| format!("T{index}: T{}\n", index + 1)).collect();
+    let terminals = chain("T", 6000);
     let _ = lark(format!("start: T0\n{terminals}T6000: \"a\"")).await;
     let _ = lark(format!("start: \"a\"{}", "?".repeat(60_000))).await;
     let _ = lark(format!("start: {}/a/", "~".repeat(60_000))).await;

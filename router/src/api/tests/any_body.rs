@@ -1,5 +1,6 @@
 //! Whatever a client sends, the answer is a success or its own fault, and nothing is left behind.
 
+use http_body_util::BodyExt;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Builder;
@@ -132,7 +133,7 @@ const PATHS: [&str; 10] = [
     "/v1/completions",
 ];
 
-/// Sends a body everywhere; the worst status.
+/// Sends a body everywhere; the worst status. What is refused says why, in the form that all errors have.
 fn worst_status(body: &Value) -> u16 {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -140,8 +141,14 @@ fn worst_status(body: &Value) -> u16 {
         let setup = Setup::playing(vec![Script::ended("ab"); 40]);
         let router = setup.router();
         for path in PATHS {
-            let status = router.clone().oneshot(post(path, body)).await.unwrap().status().as_u16();
+            let response = router.clone().oneshot(post(path, body)).await.unwrap();
+            let status = response.status().as_u16();
             assert!((200..500).contains(&status), "{path} {status}");
+            if status >= 400 {
+                let bytes = response.into_body().collect().await.unwrap().to_bytes();
+                let refusal: Value = serde_json::from_slice(&bytes).unwrap();
+                assert!(refusal["error"].is_string() && refusal["error_type"].is_string(), "{path} {refusal}");
+            }
             assert_eq!(setup.fake.live(), 0, "{path}");
             worst = worst.max(status);
         }
@@ -149,8 +156,16 @@ fn worst_status(body: &Value) -> u16 {
     })
 }
 
+/// Twice this many bodies go to every route: 20,000 requests. `PROPTEST_CASES` asks for more.
+const CASES: u32 = 1000;
+
+fn config() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: usual.cases.max(CASES), ..usual }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn any_json_is_answered(body in json_value()) {
