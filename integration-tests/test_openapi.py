@@ -176,6 +176,8 @@ def test_drawn_bodies_are_answered_or_refused(document: Json, server: Server) ->
 
 def _short(path: str, body: Json) -> Json:
     """Without an answer that goes on to the end of the context."""
+    if "instances" in body:
+        return body | {"instances": [_short(path, instance) for instance in body["instances"]]}
     if "inputs" in body:
         return body | {"parameters": (body.get("parameters") or {}) | {"max_new_tokens": 2}}
     return body | {"max_tokens": 2, "max_completion_tokens": None}
