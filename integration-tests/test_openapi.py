@@ -27,7 +27,10 @@ FIXED = settings(
 METHODS = ("get", "post", "put", "delete", "patch")
 NUMBERS = {"integer", "number"}
 # Words that a schema can only describe, not list.
-SAID_IN_WORDS = {"role": ["system", "user", "assistant"], "type": ["text", "image_url"]}
+SAID_IN_WORDS = {
+    "role": ["system", "user", "assistant"],
+    "type": ["text", "image_url", "function", "json", "json_object", "json_schema", "regex", "lark"],
+}
 # An answer of a whole context is a test of patience.
 SHORT = {"max_new_tokens", "max_tokens", "max_completion_tokens"}
 
