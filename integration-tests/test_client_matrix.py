@@ -21,7 +21,7 @@ PYTHON = [
     ("newest", "openai_sdk"),
     ("newest", "pydantic_ai_client"),
 ]
-JAVASCRIPT = ["ai", "inference", "openai", "responses"]
+JAVASCRIPT = ["ai", "inference", "openai"]
 NATIVE = [("old", "hub"), ("newest", "hub")]
 
 Call = Callable[[str], JsonValue]

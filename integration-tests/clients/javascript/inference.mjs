@@ -7,9 +7,10 @@ const client = (url) => new InferenceClient(undefined, { endpointUrl: url });
 
 const asked = (image, options) => ({ messages: messages(image), max_tokens: MAX_TOKENS, temperature: 0, ...options });
 
-const prompt = (image, parameters) => ({
+const prompt = (image) => ({
   inputs: `![](${image})${PROMPT}`,
-  parameters: { max_new_tokens: MAX_TOKENS, ...parameters },
+  // The route that the client takes draws tokens unless it is told not to.
+  parameters: { max_new_tokens: MAX_TOKENS, do_sample: false },
 });
 
 const responseFormat = { type: "json_schema", json_schema: { name: "picture", schema: SCHEMA, strict: true } };

@@ -2,7 +2,7 @@
 
 import json
 
-from shared import MAX_JSON_TOKENS, MAX_TOKENS, PROMPT, SCHEMA, TOOL, main, markdown, refusal
+from shared import MAX_JSON_TOKENS, MAX_TOKENS, PROMPT, QUESTION, SCHEMA, TOOL, main, markdown, refusal
 from text_generation import Client
 from text_generation.types import Grammar, GrammarType
 
@@ -31,11 +31,10 @@ def structured(url, image):
     return {"value": json.loads(reply.generated_text)}
 
 
-def tools(url, image):
-    """A tool that has to be called."""
-    parts = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": "What is this?"}]
+def tools(url, _image):
+    """A tool that has to be called. This client's chats hold no pictures."""
     answer = Client(url).chat(
-        messages=[{"role": "user", "content": parts}],
+        messages=[{"role": "user", "content": QUESTION}],
         tools=[{"type": "function", "function": TOOL}],
         tool_choice=TOOL["name"],
         max_tokens=MAX_JSON_TOKENS,
