@@ -27,7 +27,10 @@ FIXED = settings(
 METHODS = ("get", "post", "put", "delete", "patch")
 NUMBERS = {"integer", "number"}
 # Words that a schema can only describe, not list.
-SAID_IN_WORDS = {"role": ["system", "user", "assistant"], "type": ["text", "image_url"]}
+SAID_IN_WORDS = {
+    "role": ["system", "user", "assistant"],
+    "type": ["text", "image_url", "function", "json", "json_object", "json_schema", "regex", "lark"],
+}
 # An answer of a whole context is a test of patience.
 SHORT = {"max_new_tokens", "max_tokens", "max_completion_tokens"}
 
@@ -176,6 +179,8 @@ def test_drawn_bodies_are_answered_or_refused(document: Json, server: Server) ->
 
 def _short(path: str, body: Json) -> Json:
     """Without an answer that goes on to the end of the context."""
+    if "instances" in body:
+        return body | {"instances": [_short(path, instance) for instance in body["instances"]]}
     if "inputs" in body:
         return body | {"parameters": (body.get("parameters") or {}) | {"max_new_tokens": 2}}
     return body | {"max_tokens": 2, "max_completion_tokens": None}

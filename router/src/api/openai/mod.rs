@@ -45,6 +45,20 @@ use crate::prompt::Tokenized;
             ]}],
             "max_tokens": 16, "seed": 42, "stream": true, "stream_options": {"include_usage": true},
         }))),
+        ("schema" = (summary = "An answer that follows a JSON schema", value = json!({
+            "messages": [{"role": "user", "content": "How many legs has a rabbit?"}], "max_tokens": 32,
+            "response_format": {"type": "json_schema", "json_schema": {"name": "legs", "schema": {
+                "type": "object", "properties": {"legs": {"type": "integer"}}, "required": ["legs"],
+            }}},
+        }))),
+        ("tools" = (summary = "A function to call", value = json!({
+            "messages": [{"role": "user", "content": "How warm is it in Riga?"}], "max_tokens": 64,
+            "tools": [{"type": "function", "function": {
+                "name": "temperature", "description": "How warm it is in a city.",
+                "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+            }}],
+            "tool_choice": "auto",
+        }))),
     )),
     responses(
         (status = 200, description = "The answer.",

@@ -30,15 +30,18 @@ pub(super) const IMAGE_PROMPT: &str = "![](data:image/png;base64,iVBORw0KGgoAAAA
         title = "text-generation-vlm",
         description = "Vision-language models over the API of text-generation-inference (TGI) and the OpenAI API.\n\n\
                        Unknown fields are ignored, and `null` is the same as absent, at every level. Every answer carries \
-                       `x-request-id`, which a request may choose; generated ones carry `Server-Timing`.",
+                       `x-request-id`, which a request may choose; generated ones carry `Server-Timing`.\n\n\
+                       Errors have the form `Error`; on `/v1` they have the form `OpenAiError` for clients that say they \
+                       are OpenAI's.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     paths(
         tgi::compat, tgi::generate, tgi::generate_stream, openai::chat, openai::completions, tokens::tokenize,
         openai::tokenize, tokens::detokenize, tokens::tokenizer_info, hosted::invocations, hosted::vertex,
-        openai::models, openai::model, info::info, info::metrics, health::health, health::ping, health::live, health::ready, web::root,
-        document,
+        openai::models, openai::model, info::info, info::metrics, health::health, health::ping, health::live,
+        health::ready, web::root, document,
     ),
+    components(schemas(refusals::OpenAiErrorBody)),
     tags(
         (name = "OpenAI", description = "The dialect of OpenAI's clients."),
         (name = "TGI", description = "The dialect of TGI's clients."),

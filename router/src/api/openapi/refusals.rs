@@ -19,7 +19,7 @@ pub(in crate::api) struct ErrorBody {
 /// An error as OpenAI writes it: on `/v1` for clients that say they are OpenAI's.
 #[derive(ToSchema)]
 #[schema(as = OpenAiError)]
-struct OpenAiErrorBody {
+pub(in crate::api) struct OpenAiErrorBody {
     /// The error.
     error: OpenAiErrorDetails,
 }
@@ -38,18 +38,6 @@ struct OpenAiErrorDetails {
     code: String,
     /// The status that goes with it; in a stream there is no other.
     http_status_code: u16,
-}
-
-/// Either form.
-#[derive(ToSchema)]
-#[schema(as = AnyError)]
-enum AnyErrorBody {
-    /// TGI's.
-    #[schema(title = "TGI")]
-    Tgi(ErrorBody),
-    /// OpenAI's.
-    #[schema(title = "OpenAI")]
-    OpenAi(OpenAiErrorBody),
 }
 
 /// How any request can be refused.

@@ -32,6 +32,10 @@ use super::timing::Stopwatch;
         ("image" = (summary = "An image in the prompt", value = json!({
             "inputs": IMAGE_PROMPT, "parameters": {"max_new_tokens": 16, "temperature": 0.5, "seed": 42},
         }))),
+        ("regex" = (summary = "A number for an answer", value = json!({
+            "inputs": "How many legs has a rabbit?",
+            "parameters": {"max_new_tokens": 8, "grammar": {"type": "regex", "value": "[0-9]{1,3}"}},
+        }))),
     )),
     responses((status = 200, description = "The answer.", body = GenerateResponse), GenerationRefusals),
 )]

@@ -83,13 +83,13 @@ pub(in crate::api) struct Parameters {
     /// Most tokens of the prompt; what is over is cut from its start, but never inside an image.
     #[schema(minimum = 1)]
     pub(super) truncate: Option<u32>,
-    /// Whether to mark the text for the watermark of Kirchenbauer et al. (2023).
+    /// Not served yet: refused if true.
     #[schema(default = false)]
     pub(super) watermark: Option<bool>,
     /// Whether the answer lists its tokens.
     #[schema(default = false)]
     pub(super) details: Option<bool>,
-    /// Whether the details list the tokens of the prompt. Not for streams.
+    /// As `details`; the tokens of the prompt are not listed yet. Not for streams.
     #[schema(default = false)]
     pub(super) decoder_input_details: Option<bool>,
     /// Makes drawing repeatable; made up if absent.

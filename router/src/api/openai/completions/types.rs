@@ -90,13 +90,13 @@ pub(in crate::api) struct CompletionBody {
     /// Whether the answer lists its tokens in TGI's form.
     #[schema(default = false)]
     pub(super) details: Option<bool>,
-    /// As `details`. Not for streams. TGI's.
+    /// As `details`; the tokens of the prompt are not listed yet. Not for streams. TGI's.
     #[schema(default = false)]
     pub(super) decoder_input_details: Option<bool>,
     /// How many of the most probable tokens the details list at each place. TGI's.
     #[schema(minimum = 0, default = 0)]
     pub(super) top_n_tokens: Option<u32>,
-    /// Not served: refused if true.
+    /// Not served yet: refused if true.
     #[schema(default = false)]
     pub(super) watermark: Option<bool>,
     /// Whether to go on after the end of the answer; for benchmarks.
@@ -104,10 +104,10 @@ pub(in crate::api) struct CompletionBody {
     pub(super) ignore_eos: Option<bool>,
     /// A loaded adapter to generate with. TGI's.
     pub(super) adapter_id: Option<String>,
-    /// Not served on this route: refused.
+    /// What each continuation may be, in TGI's form.
     #[schema(value_type = Option<Grammar>)]
     pub(super) grammar: Option<Value>,
-    /// Not served on this route unless it is `text`.
+    /// What each continuation has to be: text, JSON, or JSON that follows a schema.
     #[schema(value_type = Option<ResponseFormat>)]
     pub(super) response_format: Option<Value>,
 }
