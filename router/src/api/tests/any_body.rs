@@ -144,7 +144,10 @@ fn worst_status(body: &Value) -> u16 {
             let response = router.clone().oneshot(post(path, body)).await.unwrap();
             let status = response.status().as_u16();
             assert!((200..500).contains(&status), "{path} {status}");
-            if status >= 400 {
+            if status < 400 {
+                // An answer that is read no further gives everything back.
+                drop(response);
+            } else {
                 let bytes = response.into_body().collect().await.unwrap().to_bytes();
                 let refusal: Value = serde_json::from_slice(&bytes).unwrap();
                 assert!(refusal["error"].is_string() && refusal["error_type"].is_string(), "{path} {refusal}");
