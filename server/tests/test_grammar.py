@@ -230,8 +230,9 @@ def test_forced_tokens_come_at_once_and_change_nothing(driver: Driver) -> None:
         tokens += said
         steps += 1
         whole = PROMPT.continued(tokens)
-        rows = [driver.chunk(950, whole, len(whole.token_ids) - len(said), len(said))]
+        end = len(whole.token_ids)
         assert not result.failures
+        rows = [driver.chunk(950, whole, end - len(said), end)]
     assert tokens == stepwise[: stepwise.index(EOS) + 1]
     assert steps < len(tokens) / 2
     assert all(logprob == 0 for logprob in result.sampled.logprobs[1:])
