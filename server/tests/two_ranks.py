@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from driver import PREPARED, Driver, Prompt, Run, load
 
+from text_generation_server.distributed import leave
 from text_generation_server.images import Image
 from text_generation_server.plan import Grammar, GrammarKind, ImageHeader, ViewSize
 
@@ -105,6 +106,7 @@ def _rank(path: Path, rank: int) -> None:
         json.dump(_guided(driver, prompts[0], work["grammars"], work["num_tokens"]), sys.stdout)
     else:
         json.dump(driver.generate(prompts, work["num_tokens"], work["cuts"]), sys.stdout)
+    leave()
 
 
 def _guided(driver: Driver, prompt: Prompt, grammars: list[list[Any] | None], num_tokens: int) -> list[list[int]]:

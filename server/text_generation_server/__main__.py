@@ -57,7 +57,7 @@ def _serve(config: ShardConfig) -> int:
     prepared = PreparedModel.read(config.prepared)
     # torch takes seconds to import; bad flags and `--help` should not.
     from text_generation_server.attention import UnknownBackend
-    from text_generation_server.distributed import RanksApart
+    from text_generation_server.distributed import RanksApart, leave
     from text_generation_server.layers.linear import ShapeError
     from text_generation_server.models import UnsupportedModel
     from text_generation_server.service import CannotListen, listen, make_server
@@ -78,6 +78,7 @@ def _serve(config: ShardConfig) -> int:
         server.stop(grace=None)
     log.info("rank %d of %d serves %s on %s", config.rank, config.world_size, prepared.model_type, shard.device)
     server.wait_for_termination()
+    leave()
     return 0
 
 

@@ -73,6 +73,9 @@ def join(rank: int, world_size: int, master_port: int, device: torch.device) -> 
 
 
 def leave() -> None:
-    """Ends the process group, if one was started."""
+    """Ends the process group, if one was started.
+
+    A process that ends with its group open may be aborted: the group's threads still run while it is taken down.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
