@@ -14,14 +14,16 @@ PYTHON = [
     ("old", "text_generation_client"),
     ("previous", "instructor_client"),
     ("previous", "llama_index_client"),
+    ("previous", "openai_responses"),
     ("previous", "openai_sdk"),
     ("newest", "hub"),
     ("newest", "langchain_openai_client"),
     ("newest", "litellm_client"),
+    ("newest", "openai_responses"),
     ("newest", "openai_sdk"),
     ("newest", "pydantic_ai_client"),
 ]
-JAVASCRIPT = ["ai", "inference", "openai"]
+JAVASCRIPT = ["ai", "inference", "openai", "responses"]
 NATIVE = [("old", "hub"), ("newest", "hub")]
 
 Call = Callable[[str], JsonValue]
@@ -100,6 +102,12 @@ def test_native_json(native: Call) -> None:
 
 def test_native_error(native: Call) -> None:
     assert "image URL" in native("native_error")["message"]
+
+
+@pytest.mark.parametrize("environment", ["previous", "newest"])
+def test_responses_are_what_the_library_says_they_are(server: Server, red_square_uri: str, environment: str) -> None:
+    reply = clients.run(environment, "openai_responses", "valid", server.url, red_square_uri)
+    assert len(set(reply["ids"])) == 3
 
 
 @pytest.mark.parametrize("name", ["native", "native_stream"])

@@ -29,10 +29,13 @@ NUMBERS = {"integer", "number"}
 # Words that a schema can only describe, not list.
 SAID_IN_WORDS = {
     "role": ["system", "user", "assistant"],
-    "type": ["text", "image_url", "function", "json", "json_object", "json_schema", "regex", "lark"],
+    "type": [
+        *("text", "image_url", "function", "json", "json_object", "json_schema", "regex", "lark"),
+        *("message", "input_text", "input_image", "output_text", "function_call", "function_call_output", "reasoning"),
+    ],
 }
 # An answer of a whole context is a test of patience.
-SHORT = {"max_new_tokens", "max_tokens", "max_completion_tokens"}
+SHORT = {"max_new_tokens", "max_tokens", "max_completion_tokens", "max_output_tokens"}
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +186,7 @@ def _short(path: str, body: Json) -> Json:
         return body | {"instances": [_short(path, instance) for instance in body["instances"]]}
     if "inputs" in body:
         return body | {"parameters": (body.get("parameters") or {}) | {"max_new_tokens": 2}}
-    return body | {"max_tokens": 2, "max_completion_tokens": None}
+    return body | {"max_tokens": 2, "max_completion_tokens": None, "max_output_tokens": 2}
 
 
 def test_swagger_ui_shows_it(server: Server) -> None:

@@ -149,6 +149,16 @@ impl Api {
         timing::insert(&mut headers, "x-compute-characters", &characters.to_string());
         headers
     }
+
+    /// Headers of a complete answer, which is also recorded.
+    fn finished(&self, characters: usize, stopwatch: &timing::Stopwatch, usage: &feed::Usage) -> HeaderMap {
+        let timings = stopwatch.read(usage);
+        timings.record(usage);
+        let mut headers = self.headers(characters);
+        timings.write_headers(usage, &mut headers);
+        timings.write_server_timing(&mut headers);
+        headers
+    }
 }
 
 /// The routes with everything around them. The outermost layer is added last: panics, the request's name, the form of
@@ -203,6 +213,7 @@ fn generating() -> Router<Arc<Api>> {
         .route("/generate_stream", post(tgi::generate_stream))
         .route("/v1/chat/completions", post(openai::chat))
         .route("/v1/completions", post(openai::completions))
+        .route("/v1/responses", post(openai::responses))
         .route("/invocations", post(hosted::invocations))
         .route("/vertex", post(hosted::vertex))
 }

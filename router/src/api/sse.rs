@@ -24,6 +24,8 @@ pub(super) struct Cut;
 pub(super) enum Frame {
     /// An event.
     Event(String),
+    /// An event that says its name as well.
+    Named(&'static str, String),
     /// Nothing more, and no clean end either.
     Cut,
 }
@@ -33,6 +35,14 @@ impl Frame {
     pub(super) fn json(body: &impl Serialize) -> Self {
         // Nothing that is sent here can fail to serialise: no maps with odd keys, no foreign implementations.
         Self::Event(serde_json::to_string(body).unwrap_or_default())
+    }
+
+    /// A named event of JSON.
+    pub(super) fn named(name: &'static str, body: &impl Serialize) -> Self {
+        match Self::json(body) {
+            Self::Event(data) => Self::Named(name, data),
+            other => other,
+        }
     }
 }
 
@@ -54,6 +64,7 @@ fn events(frames: impl Frames) -> impl Stream<Item = Result<Event, Cut>> + Send 
         let mut frames = frames?;
         match frames.next().await? {
             Frame::Event(data) => Some((Ok(Event::default().data(data)), Some(frames))),
+            Frame::Named(name, data) => Some((Ok(Event::default().event(name).data(data)), Some(frames))),
             Frame::Cut => {
                 // What was sent before has to reach the socket first; the server flushes when nothing is ready.
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -29,11 +29,7 @@ pub(super) async fn collect(api: &Api, running: Running, reply: &Reply) -> Resul
     let read = try_join_all(feeds.map(|(feed, index)| read(api, feed, reply, index))).await?;
     let (choices, usages): (Vec<_>, Vec<_>) = read.into_iter().unzip();
     let usage = Usage::of_all(usages);
-    let timings = running.stopwatch.read(&usage);
-    timings.record(&usage);
-    let mut headers = api.headers(running.characters);
-    timings.write_headers(&usage, &mut headers);
-    timings.write_server_timing(&mut headers);
+    let headers = api.finished(running.characters, &running.stopwatch, &usage);
     let completion = ChatCompletion {
         id: &new_id(),
         object: "chat.completion",

@@ -1,7 +1,7 @@
 //! Messages as the prompt builder takes them, and the addresses of their images. Texts stay texts: nothing in them is
 //! looked at, so no text can become an image.
 
-use super::types::{ContentBody, MessageBody, PartBody};
+use super::types::{ContentBody, ImageUrl, MessageBody, PartBody, TextOr};
 use crate::api::error::ApiError;
 use crate::api::limits::RequestLimits;
 use crate::api::ranges;
@@ -32,12 +32,12 @@ pub(super) fn parse(messages: Vec<MessageBody>, limits: &RequestLimits) -> Resul
         message.role == Role::Assistant && message.tool_calls.is_none() && has_text(&message.content)
     };
     let continue_final = messages.last().is_some_and(begun);
-    let conversation = Conversation { messages, tools: None, continue_final };
-    Ok(Parsed { conversation, image_urls: reader.image_urls, characters: reader.characters })
+    Ok(reader.parsed(messages, continue_final))
 }
 
+/// Collects what is beside the messages while they are read.
 #[derive(Default)]
-struct Reader {
+pub(super) struct Reader {
     image_urls: Vec<String>,
     characters: usize,
 }
@@ -72,17 +72,29 @@ impl Reader {
             }
             "image_url" => {
                 let url = part.image_url.ok_or_else(|| ApiError::field(&format!("{path}.image_url"), "is missing"))?;
-                let url = self.text(url.0);
-                self.image_urls.push(url);
-                Ok(Part::Image)
+                Ok(self.image(url))
             }
             _ => Err(ApiError::field(&format!("{path}.type"), "must be `text` or `image_url`")),
         }
     }
 
-    fn text(&mut self, text: String) -> String {
+    /// A text, counted.
+    pub(super) fn text(&mut self, text: String) -> String {
         self.characters += text.chars().count();
         text
+    }
+
+    /// The part that stands for an image.
+    pub(super) fn image(&mut self, url: ImageUrl) -> Part {
+        let url = self.text(url.0);
+        self.image_urls.push(url);
+        Part::Image
+    }
+
+    /// The messages with what was collected.
+    pub(super) fn parsed(self, messages: Vec<Message>, continue_final: bool) -> Parsed {
+        let conversation = Conversation { messages, tools: None, continue_final };
+        Parsed { conversation, image_urls: self.image_urls, characters: self.characters }
     }
 }
 
@@ -101,8 +113,9 @@ fn has_text(content: &Content) -> bool {
     }
 }
 
-impl ContentBody {
-    fn num_parts(&self) -> u64 {
+impl<Part> TextOr<Part> {
+    /// How many parts count towards the limit.
+    pub(super) fn num_parts(&self) -> u64 {
         match self {
             Self::Text(_) => 1,
             Self::Parts(parts) => parts.len() as u64,

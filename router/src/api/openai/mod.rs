@@ -1,4 +1,5 @@
-//! OpenAI's routes, `/v1/chat/completions`, `/v1/completions` and `/v1/models`, and TGI's `/chat_tokenize` for the same body.
+//! OpenAI's routes, `/v1/chat/completions`, `/v1/completions`, `/v1/responses` and `/v1/models`, and TGI's
+//! `/chat_tokenize` for the body of a chat.
 
 mod answers;
 mod bias;
@@ -7,6 +8,7 @@ mod completions;
 mod conversation;
 mod decode;
 mod models;
+mod responses;
 mod schemas;
 mod stream;
 pub(super) mod tools;
@@ -22,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use self::answers::{ChatCompletion, ChatTokens, Chunk};
 pub(super) use self::completions::{__path_completions, CompletionBody, completions};
 pub(super) use self::models::{__path_model, __path_models, model, models};
+pub(super) use self::responses::{__path_responses, responses};
 pub(super) use self::types::ChatBody;
 use self::validate::Chat;
 use super::error::ApiError;

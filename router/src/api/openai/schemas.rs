@@ -4,23 +4,23 @@ use utoipa::openapi::schema::Schema;
 use utoipa::openapi::{ObjectBuilder, Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::types::{ContentBody, ImageUrl, OneOrMany, PartBody};
+use super::types::{ImageUrl, OneOrMany, TextOr};
 use crate::api::openapi::{Named, name, one_of};
 
-impl PartialSchema for ContentBody {
+impl<Part: ToSchema> PartialSchema for TextOr<Part> {
     fn schema() -> RefOr<Schema> {
-        let parts = Ref::from_schema_name(PartBody::name()).to_array_builder();
-        one_of("A text, or a list of parts.", [String::schema(), parts.into()])
+        let parts = Ref::from_schema_name(Part::name()).to_array_builder();
+        one_of("A text, or a list.", [String::schema(), parts.into()])
     }
 }
 
-impl ToSchema for ContentBody {
+impl<Part: ToSchema> ToSchema for TextOr<Part> {
     fn name() -> std::borrow::Cow<'static, str> {
-        "Content".into()
+        format!("TextOr{}s", Part::name()).into()
     }
 
     fn schemas(schemas: &mut Named) {
-        name::<PartBody>(schemas);
+        name::<Part>(schemas);
     }
 }
 

@@ -2,6 +2,7 @@
 //! Shapes only; what the values may be is `validate`'s business.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{
     Error, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer, value::SeqAccessDeserializer,
@@ -15,7 +16,7 @@ use crate::api::object;
 use crate::api::openapi::{Grammar, ResponseFormat, Tool, ToolChoice};
 
 /// Body of `/v1/chat/completions`.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[schema(as = ChatRequest)]
 pub(in crate::api) struct ChatBody {
     /// Any name is accepted and repeated in the answer.
@@ -138,11 +139,14 @@ pub(super) struct MessageBody {
     pub(super) tool_call_id: Option<String>,
 }
 
-/// A string, or a list of parts.
+/// What is said: a string, or a list of parts.
+pub(super) type ContentBody = TextOr<PartBody>;
+
+/// A string, or a list.
 #[derive(Debug)]
-pub(super) enum ContentBody {
+pub(super) enum TextOr<Part> {
     Text(String),
-    Parts(Vec<PartBody>),
+    Parts(Vec<Part>),
 }
 
 /// One part.
@@ -166,29 +170,29 @@ pub(super) struct ImageUrl(pub(super) String);
 pub(super) struct OneOrMany(pub(super) Vec<String>);
 
 // Written by hand because an untagged enum would forget where in the body it failed and why.
-impl<'de> Deserialize<'de> for ContentBody {
+impl<'de, Part: Deserialize<'de>> Deserialize<'de> for TextOr<Part> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Shape;
-        impl<'de> Visitor<'de> for Shape {
-            type Value = ContentBody;
+        struct Shape<Part>(PhantomData<Part>);
+        impl<'de, Part: Deserialize<'de>> Visitor<'de> for Shape<Part> {
+            type Value = TextOr<Part>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("a string or a list of parts")
             }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<ContentBody, E> {
-                Ok(ContentBody::Text(text.to_owned()))
+            fn visit_str<E: Error>(self, text: &str) -> Result<TextOr<Part>, E> {
+                Ok(TextOr::Text(text.to_owned()))
             }
 
-            fn visit_string<E: Error>(self, text: String) -> Result<ContentBody, E> {
-                Ok(ContentBody::Text(text))
+            fn visit_string<E: Error>(self, text: String) -> Result<TextOr<Part>, E> {
+                Ok(TextOr::Text(text))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, parts: A) -> Result<ContentBody, A::Error> {
-                object::list(SeqAccessDeserializer::new(parts)).map(ContentBody::Parts)
+            fn visit_seq<A: SeqAccess<'de>>(self, parts: A) -> Result<TextOr<Part>, A::Error> {
+                object::list(SeqAccessDeserializer::new(parts)).map(TextOr::Parts)
             }
         }
-        deserializer.deserialize_any(Shape)
+        deserializer.deserialize_any(Shape(PhantomData))
     }
 }
 

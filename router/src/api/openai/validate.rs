@@ -40,7 +40,8 @@ impl Chat {
     pub(super) fn validate(mut body: ChatBody, api: &Api) -> Result<Self, ApiError> {
         let offer = body.take_tools().offer(&api.limits)?;
         refuse_unserved(&body)?;
-        let (grammar, grammar_field) = held_to(&body, offer.as_ref(), api)?;
+        let form = guided::either(body.response_format.as_ref(), body.grammar.as_ref())?;
+        let (grammar, grammar_field) = held_to(form, offer.as_ref(), api)?;
         let sampling = sampling(&body, api)?;
         let seeds = seeds(&body, api)?;
         let max_new_tokens = ranges::new_tokens("max_tokens", body.max_completion_tokens.or(body.max_tokens))?;
@@ -72,7 +73,7 @@ pub(super) fn conversation(messages: Vec<MessageBody>, offer: Option<&Offer>, ap
 }
 
 impl Reply {
-    fn new(model: String, stops: Vec<String>, logprobs: bool, options: StreamOptions) -> Self {
+    pub(super) fn new(model: String, stops: Vec<String>, logprobs: bool, options: StreamOptions) -> Self {
         let include_usage = options.include_usage == Some(true);
         let continuous_usage = include_usage && options.continuous_usage_stats == Some(true);
         Self { model, stops, logprobs, calls: None, include_usage, continuous_usage }
@@ -84,20 +85,19 @@ pub(super) fn model(asked: Option<String>, api: &Api) -> String {
 }
 
 /// What this version cannot do is refused, not ignored.
-fn refuse_unserved(body: &ChatBody) -> Result<(), ApiError> {
+pub(super) fn refuse_unserved(body: &ChatBody) -> Result<(), ApiError> {
     if body.adapter_id.is_some() {
         return Err(ApiError::new(ErrorKind::NotFound, "`adapter_id` names no loaded adapter").at("adapter_id"));
     }
     Ok(())
 }
 
-/// What the answer is held to: a form, or a call where it has to be one, but not both.
-fn held_to(
-    body: &ChatBody,
+/// What the answer is held to, with the field that says so: a form, or a call where it has to be one, but not both.
+pub(super) fn held_to(
+    (form, field): (Option<GrammarSource>, &'static str),
     offer: Option<&Offer>,
     api: &Api,
 ) -> Result<(Option<GrammarSource>, &'static str), ApiError> {
-    let (form, field) = guided::either(body.response_format.as_ref(), body.grammar.as_ref())?;
     match offer {
         Some(_) if form.is_some() => {
             let message = format!("`tools` and `{field}` cannot be used together");
@@ -108,7 +108,7 @@ fn held_to(
     }
 }
 
-fn sampling(body: &ChatBody, api: &Api) -> Result<Sampling, ApiError> {
+pub(super) fn sampling(body: &ChatBody, api: &Api) -> Result<Sampling, ApiError> {
     // Zero means greedy; the value itself is out of the sampler's range.
     let greedy = body.temperature == Some(0.0);
     let temperature = if greedy { None } else { body.temperature };
@@ -133,7 +133,7 @@ fn sampling(body: &ChatBody, api: &Api) -> Result<Sampling, ApiError> {
 }
 
 /// One seed an answer, and with them how many answers there are. Answers to one seed still differ from each other.
-fn seeds(body: &ChatBody, api: &Api) -> Result<Vec<u64>, ApiError> {
+pub(super) fn seeds(body: &ChatBody, api: &Api) -> Result<Vec<u64>, ApiError> {
     let answers = body.n.unwrap_or(1);
     if answers == 0 {
         return Err(ApiError::field("n", "must be strictly positive"));

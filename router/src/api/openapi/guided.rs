@@ -39,6 +39,23 @@ struct NamedSchema {
     strict: Option<bool>,
 }
 
+/// What the text of a response has to be. Other forms are taken as well.
+#[derive(ToSchema)]
+#[schema(as = ResponseTextFormat)]
+pub(in crate::api) struct TextFormat {
+    /// `text` for anything, `json_object` for an object, `json_schema` for what follows a schema.
+    r#type: String,
+    /// Said by clients; makes no difference.
+    name: Option<String>,
+    /// Said by clients; makes no difference.
+    description: Option<String>,
+    /// The schema, for `json_schema`.
+    #[schema(value_type = Option<Object>)]
+    schema: Option<()>,
+    /// Said by clients; a schema is always kept to.
+    strict: Option<bool>,
+}
+
 /// Text, or a JSON object.
 pub(super) struct StringOrObject;
 

@@ -14,9 +14,9 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 pub(super) use self::by_hand::{Named, name, one_of, reference};
-pub(super) use self::guided::{Grammar, ResponseFormat};
+pub(super) use self::guided::{Grammar, ResponseFormat, TextFormat};
 pub(super) use self::refusals::{ErrorBody, GenerationRefusals, Refusals};
-pub(super) use self::tools::{Tool, ToolChoice};
+pub(super) use self::tools::{FlatTool, FlatToolChoice, Tool, ToolChoice};
 use super::{health, hosted, info, openai, tgi, tokens, web};
 
 /// A red picture of 8 × 8 pixels, for examples.
@@ -36,8 +36,8 @@ pub(super) const IMAGE_PROMPT: &str = "![](data:image/png;base64,iVBORw0KGgoAAAA
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     paths(
-        tgi::compat, tgi::generate, tgi::generate_stream, openai::chat, openai::completions, tokens::tokenize,
-        openai::tokenize, tokens::detokenize, tokens::tokenizer_info, hosted::invocations, hosted::vertex,
+        tgi::compat, tgi::generate, tgi::generate_stream, openai::chat, openai::completions, openai::responses,
+        tokens::tokenize, openai::tokenize, tokens::detokenize, tokens::tokenizer_info, hosted::invocations, hosted::vertex,
         openai::models, openai::model, info::info, info::metrics, health::health, health::ping, health::live,
         health::ready, web::root, document,
     ),

@@ -65,3 +65,46 @@ impl ToSchema for ToolChoice {
         name::<ChosenFunction>(schemas);
     }
 }
+
+/// A function that the model may call, as responses have it.
+#[derive(ToSchema)]
+pub(in crate::api) struct FlatTool {
+    /// `function`, the only kind there is.
+    r#type: String,
+    /// Letters, digits, `_`, `-` and `.`.
+    #[schema(min_length = 1, max_length = 128)]
+    name: String,
+    /// What it is for; the model reads that.
+    description: Option<String>,
+    /// JSON schema of its arguments; none if absent.
+    #[schema(value_type = Option<Object>)]
+    parameters: Option<()>,
+    /// Said by clients; makes no difference.
+    strict: Option<bool>,
+}
+
+/// A function that has to be called, as responses have it.
+#[derive(ToSchema)]
+struct NamedFunction {
+    /// `function`.
+    r#type: String,
+    /// Which; as in `tools`.
+    name: String,
+}
+
+/// `auto` (the model decides), `none`, `required`, or an object that names a function.
+pub(in crate::api) struct FlatToolChoice;
+
+impl PartialSchema for FlatToolChoice {
+    fn schema() -> RefOr<Schema> {
+        let description = "`auto` (the model decides), `none`, `required`, or an object that names a function. \
+                           OpenAI's `allowed_tools` and the form of chats are taken as well.";
+        one_of(description, [String::schema(), reference::<NamedFunction>()])
+    }
+}
+
+impl ToSchema for FlatToolChoice {
+    fn schemas(schemas: &mut Named) {
+        name::<NamedFunction>(schemas);
+    }
+}

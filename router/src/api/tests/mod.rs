@@ -11,6 +11,8 @@ mod fixture;
 mod guided;
 mod native;
 mod openapi;
+mod response_streams;
+mod responses;
 mod server_facts;
 mod small_routes;
 mod streams;

@@ -76,8 +76,8 @@ impl Offer {
             (Some("none"), _) => Ok(false),
             (Some("required"), _) => self.require(),
             (Some(name), _) => self.name(name),
-            (None, Some("function")) => self.name_in(&choice["function"]),
-            (None, Some("allowed_tools")) => self.allow(&choice["allowed_tools"]),
+            (None, Some("function")) => self.name_in(inner(choice, "function", "name")),
+            (None, Some("allowed_tools")) => self.allow(inner(choice, "allowed_tools", "tools")),
             _ => Err(ApiError::field("tool_choice", "must be `auto`, `none`, `required` or a function")),
         }
     }
@@ -131,6 +131,19 @@ impl Offer {
     }
 }
 
+/// The object that the chat API has around `key`. The Responses API has none.
+fn inner<'a>(choice: &'a Value, name: &str, key: &str) -> &'a Value {
+    if choice[name].is_null() && !choice[key].is_null() { choice } else { &choice[name] }
+}
+
+/// Puts a tool of the Responses API into the form of the chat API, for which chat templates are made.
+fn nest(tool: &mut Map<String, Value>) {
+    let mut function = std::mem::take(tool);
+    function.shift_remove("type");
+    tool.insert("type".to_owned(), json!("function"));
+    tool.insert("function".to_owned(), function.into());
+}
+
 /// A tool as the chat template gets it, and what it says about arguments.
 fn read(index: usize, mut tool: Value) -> Result<(Value, Function), ApiError> {
     let path = format!("tools[{index}]");
@@ -139,7 +152,11 @@ fn read(index: usize, mut tool: Value) -> Result<(Value, Function), ApiError> {
     if object.get("type").is_some_and(|kind| kind != "function") {
         return Err(ApiError::field(&format!("{path}.type"), "must be `function`"));
     }
-    let path = format!("{path}.function");
+    let flat = !object.contains_key("function") && object.contains_key("name");
+    if flat {
+        nest(object);
+    }
+    let path = if flat { path } else { format!("{path}.function") };
     let Some(function) = object.get_mut("function").and_then(Value::as_object_mut) else {
         return Err(ApiError::field(&path, "must be an object"));
     };
