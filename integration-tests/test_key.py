@@ -8,7 +8,15 @@ from harness import launched
 from harness.launched import Server
 
 KEY = "correct-Horse-battery"
-WITHOUT_KEY = ["/", "/generate", "/generate_stream", "/tokenize", "/chat_tokenize", "/v1/chat/completions"]
+WITHOUT_KEY = [
+    "/",
+    "/generate",
+    "/generate_stream",
+    "/tokenize",
+    "/chat_tokenize",
+    "/v1/chat/completions",
+    "/v1/responses",
+]
 WRONG_KEYS = [None, "", "Bearer", "Bearer wrong", f"Bearer {KEY.lower()}", f"Basic {KEY}", f"Bearer {KEY}x"]
 
 
