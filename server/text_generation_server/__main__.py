@@ -56,7 +56,7 @@ def serve(flags: argparse.Namespace) -> int:
 def _serve(config: ShardConfig) -> int:
     prepared = PreparedModel.read(config.prepared)
     # torch takes seconds to import; bad flags and `--help` should not.
-    from text_generation_server.attention import UnknownBackend
+    from text_generation_server.attention import UnknownBackend, UnsuitableBackend
     from text_generation_server.distributed import RanksApart, leave
     from text_generation_server.layers.linear import ShapeError
     from text_generation_server.models import UnsupportedModel
@@ -72,11 +72,20 @@ def _serve(config: ShardConfig) -> int:
         # Before anybody can see the socket, so that whoever does can also end us properly.
         terminated = _stop_on_sigterm(server)
         listen(server, f"unix:{config.socket}")
-    except (WeightError, UnsupportedModel, ShapeError, UnknownBackend, RanksApart, CannotListen) as error:
+    except (
+        WeightError,
+        UnsupportedModel,
+        ShapeError,
+        UnknownBackend,
+        UnsuitableBackend,
+        RanksApart,
+        CannotListen,
+    ) as error:
         raise ConfigError(str(error)) from error
     if terminated.is_set():
         server.stop(grace=None)
     log.info("rank %d of %d serves %s on %s", config.rank, config.world_size, prepared.model_type, shard.device)
+    log.info("attention backend %s: %s", shard.attention.name, shard.attention.reason)
     server.wait_for_termination()
     leave()
     return 0

@@ -234,7 +234,7 @@ def info_message(shard: Shard) -> pb.ShardInfo:
         world_size=shard.ranks.world_size,
         position_axes=shape.position_axes,
         takes_images=shard.takes_images,
-        attention_backend=shard.backend_name,
+        attention_backend=shard.attention.name,
     )
 
 
