@@ -2,7 +2,8 @@
 
     python tools/api_tables.py http://127.0.0.1:3000
 
-A heading `#### Name` says where the table of an object stands. A test compares the page with what this would write.
+A heading `#### Name` says where the table of an object stands. Objects without one are put at the end, to be moved to
+where they belong. A test compares the page with what this would write.
 """
 
 from __future__ import annotations
@@ -16,21 +17,22 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
-HEADING = re.compile(r"^#### (\w+)\n\n(?:\|.*\n)*\n?", re.MULTILINE)
+HEADING = re.compile(r"^#### (\w+)\n+(?:\|.*\n)*\n?", re.MULTILINE)
 COLUMNS = "| field | type | default | bounds | meaning |\n|---|---|---|---|---|\n"
 SIMPLE = {"integer", "number", "string", "boolean", "object", "null"}
 Json = dict[str, Any]
 
 
 def rewritten(page: str, document: Json) -> str:
-    """The page with every table as the document has it.
-
-    Raises:
-        KeyError: a heading names an object that there is not.
-    """
+    """The page with every table as the document has it, headings for new objects and none for those that are gone."""
     schemas = document["components"]["schemas"]
-    written = HEADING.sub(lambda found: f"#### {found[1]}\n\n{_table(schemas, schemas[found[1]])}\n", page)
-    return written.rstrip("\n") + "\n"
+    known = objects(document)
+
+    def section(found: re.Match[str]) -> str:
+        return f"#### {found[1]}\n\n{_table(schemas, schemas[found[1]])}\n" if found[1] in known else ""
+
+    added = "".join(f"\n#### {name}\n\n" for name in sorted(known - named(page)))
+    return HEADING.sub(section, page + added).rstrip("\n") + "\n"
 
 
 def named(page: str) -> set[str]:
