@@ -92,10 +92,10 @@ class Shard:
             self._encoder.encode(self.images, plan.encode_images)
         computing = time.perf_counter_ns()
         self._threads.use(wide=len(plan.rows.token_ids_T) >= MIN_WIDE_TOKENS)
-        sampled, failed = runner.run(plan.rows, self.images.find)
+        computed, failed = runner.run(plan.rows, self.images.find)
         done = time.perf_counter_ns()
         times_us = ((computing - encoding) // 1000, (done - computing) // 1000, (done - started) // 1000)
-        return StepResult(plan.epoch, plan.step, sampled, failures + failed, *times_us)
+        return StepResult(plan.epoch, plan.step, computed.sampled, failures + failed, *times_us, computed.scores)
 
     @property
     def takes_images(self) -> bool:
@@ -142,7 +142,7 @@ class Shard:
         rows = warmup.largest_tokens(request, self.device)
         num_blocks = warmup.blocks_for(rows, request.block_size)
         self._runner = self._new_runner(request, num_blocks)
-        for plan in warmup.warm_up_plans(rows, request.block_size):
+        for plan in warmup.warm_up_plans(rows, request.block_size, self.device):
             failures = self.step(plan).failures
             if failures:
                 raise warmup.NoRoom(f"a step of {sum(rows)} tokens cannot be run: {failures[0][1].message}")

@@ -60,7 +60,7 @@ const FLAGS: &[(&str, Option<&str>, bool)] = &[
     ("lora-adapters", Some("a/b,name=/path"), true),
     ("usage-stats", Some("no-stack"), true),
     ("payload-limit", Some("2000000"), false),
-    ("enable-prefill-logprobs", None, true),
+    ("enable-prefill-logprobs", None, false),
     ("graceful-termination-timeout", Some("30"), false),
     ("max-image-fetch-size", Some("1000"), false),
 ];

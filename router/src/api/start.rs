@@ -32,6 +32,8 @@ pub(super) struct ValidRequest {
     pub(super) ignore_eos: bool,
     /// What the answer may be; anything, if nobody says.
     pub(super) grammar: Option<GrammarSource>,
+    /// Best tokens listed in the place of each token of the prompt, if these are to be scored.
+    pub(super) score_prompt: Option<u32>,
     /// Characters of the input as the client wrote it.
     pub(super) characters: usize,
 }
@@ -69,6 +71,7 @@ impl Api {
             max_new_tokens: asked,
             ignore_eos: request.ignore_eos,
             grammar,
+            score_prompt: request.score_prompt,
         };
         let tokens = submit(admissions, sequence, &request.seeds)?;
         stopwatch.submitted();

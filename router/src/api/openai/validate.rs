@@ -58,6 +58,7 @@ impl Chat {
             max_new_tokens,
             ignore_eos: body.ignore_eos == Some(true),
             grammar,
+            score_prompt: None,
             characters: parsed.characters,
         };
         Ok(Self { request, grammar_field, reply, stream: body.stream == Some(true) })

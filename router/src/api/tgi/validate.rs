@@ -56,8 +56,19 @@ impl Call {
             seeds: seeds.clone(),
         };
         let input = Input::Segments { segments, truncate: parameters.truncate };
-        let request =
-            ValidRequest { input, image_urls, sampling, seeds, max_new_tokens, ignore_eos, grammar, characters };
+        // Without the flag the list is empty, as TGI's is.
+        let listed = parameters.decoder_input_details == Some(true) && api.limits.prefill_logprobs;
+        let request = ValidRequest {
+            input,
+            image_urls,
+            sampling,
+            seeds,
+            max_new_tokens,
+            ignore_eos,
+            grammar,
+            score_prompt: listed.then_some(0),
+            characters,
+        };
         Ok(Self { request, reply })
     }
 }
