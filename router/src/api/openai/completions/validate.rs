@@ -3,6 +3,7 @@
 use super::prompt::PromptBody;
 use super::types::CompletionBody;
 use crate::api::error::{ApiError, ErrorKind};
+use crate::api::media::ImageLink;
 use crate::api::openai::bias;
 use crate::api::openai::types::StreamOptions;
 use crate::api::openai::validate::model;
@@ -116,7 +117,7 @@ fn check_prompts(body: &CompletionBody, api: &Api) -> Result<(), ApiError> {
 }
 
 /// What to generate from, with the images' addresses and the length in characters, of each prompt.
-fn inputs(prompt: PromptBody, truncate: Option<u32>) -> impl Iterator<Item = (Input, Vec<String>, usize)> {
+fn inputs(prompt: PromptBody, truncate: Option<u32>) -> impl Iterator<Item = (Input, Vec<ImageLink>, usize)> {
     let (texts, token_ids) = match prompt {
         PromptBody::Texts(texts) => (texts, Vec::new()),
         PromptBody::TokenIds(token_ids) => (Vec::new(), token_ids),
