@@ -83,9 +83,6 @@ fn refuse_unserved(body: &CompletionBody) -> Result<(), ApiError> {
         let text = "`suffix` is not supported: write it into the prompt in the model's own format";
         return Err(ApiError::new(ErrorKind::Suffix, text).at("suffix"));
     }
-    if body.watermark == Some(true) {
-        return Err(ApiError::field("watermark", "is not supported"));
-    }
     if body.adapter_id.is_some() {
         return Err(ApiError::new(ErrorKind::NotFound, "`adapter_id` names no loaded adapter").at("adapter_id"));
     }
@@ -226,6 +223,7 @@ fn sampling(body: &CompletionBody, api: &Api) -> Result<Sampling, ApiError> {
         logprobs: LogprobSource::Raw,
         penalty_scope: PenaltyScope::Output,
         logit_bias: bias::parse(body.logit_bias.as_ref(), api)?,
+        watermark: body.watermark == Some(true),
     })
 }
 
