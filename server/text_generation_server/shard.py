@@ -125,7 +125,7 @@ class Shard:
 
     def _new_runner(self, request: WarmupRequest, num_blocks: int) -> StepRunner:
         kv_cache = KvCache(self.model.shape.attention, num_blocks, request.block_size, self._like)
-        place = Place(self.ranks, self.backend, self._grammars)
+        place = Place(self.ranks, self.backend, self._grammars, self.config.watermark)
         return StepRunner(self.model, place, request, kv_cache)
 
     def _check_warm_up(self, request: WarmupRequest) -> None:
