@@ -113,6 +113,7 @@ impl RouterConfig {
             max_best_of: limits.max_best_of as u32,
             max_stop_sequences: limits.max_stop_sequences,
             max_top_n_tokens: limits.max_top_n_tokens,
+            prefill_logprobs: limits.enable_prefill_logprobs,
             max_client_batch_size: limits.max_client_batch_size,
             payload_limit: limits.payload_limit,
             ..RequestLimits::default()

@@ -65,7 +65,14 @@ async fn setup(script: Script, change: impl FnOnce(&mut EngineConfig)) -> Setup 
 fn request(prompt: Vec<u32>, max_new_tokens: u32) -> GenerateRequest {
     let prompt = Prompt { token_ids: prompt, positions: Positions::Sequential, ..Prompt::default() };
     let sampling = Sampling::default();
-    GenerateRequest { prompt, sampling, max_new_tokens: Some(max_new_tokens), ignore_eos: false, grammar: None }
+    GenerateRequest {
+        prompt,
+        sampling,
+        max_new_tokens: Some(max_new_tokens),
+        ignore_eos: false,
+        grammar: None,
+        score_prompt: None,
+    }
 }
 
 fn submit(engine: &Engine, prompt: Vec<u32>, max_new_tokens: u32) -> TokenStream {
@@ -85,6 +92,7 @@ async fn collect(stream: &mut TokenStream) -> (Vec<u32>, Result<FinishReason, Ge
                 }
             }
             StreamEvent::Failed(error) => return (ids, Err(error)),
+            StreamEvent::Prompt(tokens) => assert_eq!(tokens, [], "nobody asked for scores"),
         }
     }
 }
@@ -306,4 +314,32 @@ async fn a_shard_says_what_stands_for_an_image() {
     assert_eq!(ask(5, 4).await.unwrap(), Err(ImageRejected::Unanswered));
     let _shard = ScriptedShard::start(&socket, Script::default());
     assert_eq!(ask(5, 4).await.unwrap(), Ok(pieces));
+}
+
+fn submit_scored(engine: &Engine, prompt: Vec<u32>) -> TokenStream {
+    engine.submit(engine.admit().unwrap(), GenerateRequest { score_prompt: Some(1), ..request(prompt, 2) }).unwrap()
+}
+
+#[tokio::test]
+async fn a_prompt_is_scored_before_its_first_token() {
+    let setup = setup(Script::default(), |config| config.max_step_tokens = 4).await;
+    // The second finds nothing of the first in the prefix cache: every token has to be computed.
+    for _ in 0..2 {
+        let mut stream = submit_scored(&setup.engine, (1..=10).collect());
+        let Some(StreamEvent::Prompt(tokens)) = stream.next().await else { panic!("the prompt comes first") };
+        let logprobs: Vec<f32> = tokens.iter().filter_map(|token| token.logprob).collect();
+        assert_eq!(logprobs, (1..10).map(|token| -(token as f32)).collect::<Vec<_>>());
+        assert_eq!((tokens[0].id, tokens[0].logprob, tokens[0].top.len()), (1, None, 0));
+        assert_eq!((tokens[9].id, &tokens[9].top), (10, &vec![(9, -0.5)]));
+        assert_eq!(collect(&mut stream).await, (vec![110, 111], Ok(FinishReason::Length)));
+        assert_eq!(stream.cached_tokens(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_without_its_scores_fails_alone() {
+    let setup = setup(Script { unscored: true, ..Script::default() }, |_| {}).await;
+    let mut stream = submit_scored(&setup.engine, vec![1, 2, 3]);
+    assert!(matches!(collect(&mut stream).await, (ids, Err(GenerationError::Failed(_))) if ids.is_empty()));
+    assert_eq!(collect(&mut submit(&setup.engine, vec![1, 2, 3], 1)).await.1, Ok(FinishReason::Length));
 }

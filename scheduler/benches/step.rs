@@ -79,6 +79,7 @@ fn sequence(number: u32) -> NewSequence {
         both_ways: Vec::new(),
         max_new_tokens: 8_192,
         end_tokens: Arc::new([2]),
+        score_prompt: false,
         cache_salt: 0,
     }
 }

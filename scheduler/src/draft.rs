@@ -63,6 +63,7 @@ impl Scheduler {
             _ => RowTokens::Ids(sequence.tokens[tokens.start as usize..tokens.end as usize].to_vec()),
         };
         let sample = end == sequence.len() + sequence.samples_in_flight;
+        let score = sequence.plan_scores(tokens.clone());
         draft.plan.spans.extend(sequence.spans(tokens.clone(), row_index));
         draft.plan.rows.push(Row {
             sequence: sequence.id,
@@ -72,6 +73,7 @@ impl Scheduler {
             positions: sequence.row_positions(tokens.clone()),
             both_ways: sequence.ranges_in(tokens.clone()),
             sample,
+            score,
             reset_blocks,
             new_blocks,
         });

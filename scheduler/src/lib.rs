@@ -62,6 +62,12 @@
 //! cached and are taken least recently used first, the end of a prefix before its beginning. At least one token of a
 //! prompt is always computed, because its logits are needed.
 //!
+//! # Scored prompts
+//!
+//! The prompt of a sequence with `score_prompt` is computed whole, whatever is cached, because what the model says after
+//! each of its tokens is asked for. The rows say which of them do that ([`Row::score`]). After a preemption the cache may
+//! serve what was scored already; a token that is computed again for another reason may be scored again.
+//!
 //! # Blocks run out
 //!
 //! Blocks are allocated when a row needs them. If none is left, whoever waits for pixels gives up its blocks, then

@@ -44,6 +44,8 @@ pub struct Row {
     pub both_ways: Vec<Range<u32>>,
     /// Whether to sample a token after the last of these.
     pub sample: bool,
+    /// Whether to score the prompt's next token after each of these.
+    pub score: bool,
     /// The block table starts anew with `new_blocks` (first row, or first row after a preemption).
     pub reset_blocks: bool,
     /// Blocks appended to the sequence's block table.

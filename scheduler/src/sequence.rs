@@ -63,6 +63,10 @@ pub(crate) struct Sequence {
 
     /// Tokens whose KV the plans made so far write.
     pub(crate) computed: u32,
+    /// Leading tokens after which the plans made so far score the next one. A preemption loses none of that.
+    scored: u32,
+    /// Leading tokens after which the next one has to be scored.
+    to_score: u32,
     /// Planned samples whose token is not known.
     pub(crate) samples_in_flight: u32,
     /// Planned samples whose token became known as one that could only follow.
@@ -110,6 +114,8 @@ impl Sequence {
             needs_after: 0,
             images,
             prompt_len: new.prompt.len() as u32,
+            scored: 0,
+            to_score: if new.score_prompt { new.prompt.len() as u32 - 1 } else { 0 },
             tokens: new.prompt,
             placeholders: new.placeholders,
             both_ways: new.both_ways,
@@ -281,9 +287,21 @@ impl Sequence {
         })
     }
 
-    /// Blocks that need not be computed if they are cached. At least one token is left, whose logits are needed.
+    /// Blocks that need not be computed if they are cached. At least one token is left, whose logits are needed, and all
+    /// that are still to be scored.
     pub(crate) fn max_cached_blocks(&self, block_size: u32) -> usize {
-        ((self.len() - 1) / block_size) as usize
+        let needless = if self.scored < self.to_score { self.scored } else { self.len() - 1 };
+        (needless / block_size) as usize
+    }
+
+    /// Whether a row over `tokens`, which is planned now, has to score. One that begins with tokens that were scored
+    /// before a preemption scores them again.
+    pub(crate) fn plan_scores(&mut self, tokens: Range<u32>) -> bool {
+        let scores = tokens.start < self.to_score && self.scored < tokens.end.min(self.to_score);
+        if scores {
+            self.scored = tokens.end.min(self.to_score);
+        }
+        scores
     }
 
     /// Hash of a block, all of whose tokens must be known. Hashes are made when they are first asked for: a prompt

@@ -97,6 +97,8 @@ pub struct NewSequence {
     pub end_tokens: Arc<[TokenId]>,
     /// Sequences share cached prefixes only with sequences of the same salt.
     pub cache_salt: u64,
+    /// Whether every token of the prompt but the first is to be scored by what the model says before it.
+    pub score_prompt: bool,
 }
 
 /// Limits the scheduler works within. All are fixed for its life.

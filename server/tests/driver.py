@@ -20,6 +20,7 @@ from text_generation_server.plan import (
     ImageHeader,
     Ints,
     NewSequence,
+    PromptScores,
     Ranges,
     RowFlag,
     Rows,
@@ -61,9 +62,13 @@ def warm_up(**changes: int) -> WarmupRequest:
 
 
 def load(
-    rank: int = 0, world_size: int = 1, master_port: int = 0, dtype: str = "auto", prepared: Path = PREPARED
+    rank: int = 0,
+    world_size: int = 1,
+    master_port: int = 0,
+    prepared: Path = PREPARED,
+    **choices: str,
 ) -> Shard:
-    """A model, warmed up on the CPU: the embedded one, unless it is named."""
+    """A model, warmed up on the CPU: the embedded one, unless it is named. `choices` are dtype and attention."""
     config = ShardConfig(
         prepared=prepared,
         socket=Path("unused"),
@@ -72,7 +77,7 @@ def load(
         master_port=master_port,
         device="cpu",
         num_threads=1,
-        dtype=dtype,
+        **({"attention": "torch"} | choices),  # type: ignore[arg-type]
     )
     shard = Shard(config, PreparedModel.read(prepared))
     # On a CPU an image of the largest size would only fill caches, and each model has another one.
@@ -163,6 +168,7 @@ class Row:
     token_ids: list[int] | None
     new_blocks: list[int] = field(default_factory=list)
     sample: bool = True
+    score: bool = False
     reset: bool = False
     spans: list[SpanEntry] = field(default_factory=list)
     positions: Ints | None = None
@@ -171,7 +177,7 @@ class Row:
 
     @property
     def flags(self) -> int:
-        bits = RowFlag.SAMPLE * self.sample | RowFlag.RESET_BLOCKS * self.reset
+        bits = RowFlag.SAMPLE * self.sample | RowFlag.RESET_BLOCKS * self.reset | RowFlag.SCORE * self.score
         return int(bits | RowFlag.USE_SAMPLED_TOKEN * (self.token_ids is None))
 
 
@@ -220,6 +226,20 @@ def positions_of(rows: Sequence[Row]) -> Ints | None:
     return np.concatenate(list(filled), axis=1)
 
 
+class Scores(NamedTuple):
+    """What was said of a prompt's tokens but the first, and the best in the place of each."""
+
+    logprobs: list[float]
+    top: list[list[tuple[int, float]]]
+
+    def add(self, row: PromptScores) -> None:
+        assert row.first == len(self.logprobs) + 1
+        self.logprobs.extend(row.logprobs)
+        best = iter(zip(row.top_token_ids, row.top_logprobs, strict=True))
+        self.top.extend([next(best) for _ in range(row.num_top)] for _ in row.logprobs)
+        assert next(best, None) is None
+
+
 class Driver:
     """Runs prompts on one shard. Blocks are handed out in a scattered order and never shared."""
 
@@ -243,11 +263,18 @@ class Driver:
         self.next_step += 1
         return self.shard.step(plan)
 
-    def learn(self, sequence: int, prompt: Prompt, sampling: Sampling = GREEDY, grammar: Grammar | None = None) -> None:
+    def learn(
+        self,
+        sequence: int,
+        prompt: Prompt,
+        sampling: Sampling = GREEDY,
+        grammar: Grammar | None = None,
+        prompt_num_top: int | None = None,
+    ) -> None:
         """Announces a sequence and encodes its images."""
         for one in prompt.images.values():
             self.shard.images.put(one)
-        new = NewSequence(sequence, sampling, ints(prompt.token_ids), grammar)
+        new = NewSequence(sequence, sampling, ints(prompt.token_ids), grammar, prompt_num_top)
         ranks = self.shard.ranks
         encode = [EncodeImage(name, number % ranks.world_size) for number, name in enumerate(prompt.images)]
         self.owned.pop(sequence, None)
@@ -313,6 +340,25 @@ class Driver:
             self.collect(self.step(rows), first, outputs)
         self.step([], forget_sequences=[first + number for number in range(len(prompts))])
         return outputs
+
+    def score(self, prompts: Sequence[Prompt], cuts: Sequence[int] = (), num_top: int = 0) -> list[Scores]:
+        """Runs the prompts side by side, each cut at `cuts`, and returns the scores of their tokens but the first."""
+        first = 1000 * (self.next_step + 1)
+        scores = [Scores([], []) for _ in prompts]
+        for number, prompt in enumerate(prompts):
+            self.learn(first + number, prompt, prompt_num_top=num_top)
+        for start, stop in self.pieces(prompts, cuts):
+            chunks = [
+                self.chunk(first + number, prompt, start, min(stop, len(prompt.token_ids)))
+                for number, prompt in enumerate(prompts)
+                if start < len(prompt.token_ids)
+            ]
+            result = self.step([replace(chunk, score=True) for chunk in chunks])
+            assert not result.failures, result.failures
+            for row in result.scores:
+                scores[row.sequence - first].add(row)
+        self.step([], forget_sequences=[first + number for number in range(len(prompts))])
+        return scores
 
     @staticmethod
     def pieces(prompts: Sequence[Prompt], cuts: Sequence[int]) -> list[tuple[int, int]]:

@@ -177,6 +177,14 @@ def test_bfloat16_stays_close(
             assert cosine(logits[0], tiny.oracle.logits(case.conversation, tokens)[-1:]) >= MIN_COSINE, case.name
 
 
+def test_prompts_are_scored(tiny: Tiny, driver: Driver, prompts: list[Prompt]) -> None:
+    for case, prompt, scores in zip(tiny.cases, prompts, driver.score(prompts), strict=True):
+        with torch.inference_mode():
+            logits = tiny.oracle.model(**tiny.oracle.inputs(case.conversation)).logits[0]
+        wanted = logits.float().log_softmax(-1)[:-1].gather(-1, torch.tensor(prompt.token_ids[1:])[:, None])
+        assert scores.logprobs == pytest.approx(wanted.flatten().tolist(), abs=LOGPROB_TOLERANCE)
+
+
 def test_layouts_of_the_hub(tiny: Tiny, prompts: list[Prompt], asked: list[Asked]) -> None:
     """Old names, old config files and several files of weights load to the same model."""
     for layout in ("new", *tiny.oracle.family.old_names):

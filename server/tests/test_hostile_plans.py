@@ -12,7 +12,16 @@ from driver import GREEDY, IMAGE_TOKENS, Driver, Prompt, Row, SpanEntry, image, 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from text_generation_server.plan import EncodeImage, FailureKind, NewSequence, Rows, Sampling, StepPlan, StepResult
+from text_generation_server.plan import (
+    EncodeImage,
+    FailureKind,
+    NewSequence,
+    RowFlag,
+    Rows,
+    Sampling,
+    StepPlan,
+    StepResult,
+)
 from text_generation_server.shard import PlanRefused, Shard
 
 GOOD, BAD = 1, 2
@@ -131,6 +140,16 @@ def test_impossible_sampling(shard: Shard, sampling: Sampling) -> None:
     result = shard.step(plan(rows, new_sequences=[new(GOOD), new(BAD, sampling)]))
     assert {(sequence, failure.kind) for sequence, failure in result.failures} == {(BAD, FailureKind.REJECTED)}
     assert result.sampled.sequences == [GOOD]
+
+
+def test_scores_nobody_can_give(shard: Shard) -> None:
+    """Of a prompt that is not known, and of too many best tokens."""
+    many = replace(new(BAD), prompt_num_top=HUGE)
+    scored = RowFlag.SCORE | RowFlag.SAMPLE | RowFlag.RESET_BLOCKS
+    rows = replace(rows_of([prefill(GOOD, 3), prefill(BAD, 5)]), flags_R=ints([scored, scored]))
+    result = shard.step(plan(rows, new_sequences=[new(GOOD), many]))
+    assert {(sequence, failure.kind) for sequence, failure in result.failures} == {(BAD, FailureKind.REJECTED)}
+    assert (result.sampled.sequences, result.scores) == ([GOOD], [])
 
 
 def test_a_failed_sequence_stays_failed_until_it_is_forgotten(shard: Shard) -> None:

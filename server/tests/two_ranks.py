@@ -42,10 +42,26 @@ def run(
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(work, file)
         file.flush()
+        outputs: list[list[list[int]]] = _outputs([sys.executable, str(Path(__file__)), file.name])
+    return outputs
+
+
+def score(prompts: Sequence[Prompt], cuts: Sequence[int], num_top: int) -> Any:
+    """What each rank said of each prompt's tokens: log-probabilities, and the best in the place of each."""
+    work = {
+        "prepared": str(PREPARED),
+        "port": _free_port(),
+        "num_top": num_top,
+        "cuts": list(cuts),
+        "prompts": [_packed(prompt) for prompt in prompts],
+    }
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(work, file)
+        file.flush()
         return _outputs([sys.executable, str(Path(__file__)), file.name])
 
 
-def _outputs(command: list[str]) -> list[list[list[int]]]:
+def _outputs(command: list[str]) -> Any:
     paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     ranks = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True, env=paths) for rank in range(2)]
     outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
@@ -102,7 +118,9 @@ def _rank(path: Path, rank: int) -> None:
     work = json.loads(path.read_text())
     driver = Driver(load(rank, 2, work["port"], prepared=Path(work["prepared"])))
     prompts = [_unpacked(packed) for packed in work["prompts"]]
-    if work["grammars"]:
+    if "num_top" in work:
+        json.dump(driver.score(prompts, work["cuts"], work["num_top"]), sys.stdout)
+    elif work["grammars"]:
         json.dump(_guided(driver, prompts[0], work["grammars"], work["num_tokens"]), sys.stdout)
     else:
         json.dump(driver.generate(prompts, work["num_tokens"], work["cuts"]), sys.stdout)

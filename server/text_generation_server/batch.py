@@ -16,6 +16,7 @@ from torch import Tensor
 from text_generation_server.attention.base import StepLayout
 from text_generation_server.merge import Span
 from text_generation_server.plan import Failure, FailureKind, Ints, RowFlag, Rows
+from text_generation_server.scoring import ScoredRow
 from text_generation_server.sequences import SequenceTable
 
 Bools = NDArray[np.bool_]
@@ -52,6 +53,7 @@ class Batch:
     """Which tokens are sampled after."""
     sample_positions: Ints
     """How many tokens each sampled sequence has: the position its new token takes."""
+    scored: list[ScoredRow]
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,7 @@ def _lay_out(rows: Rows, table: SequenceTable, find_image: FindImage, limits: Li
         sample_slots=slots_R[sampled_R],
         sample_tokens=_to(device, ends_R[sampled_R] - 1),
         sample_positions=(rows.starts_R + rows.num_tokens_R)[sampled_R],
+        scored=_scored(rows, slots_R, ends_R),
     )
 
 
@@ -218,6 +221,15 @@ def _update_tables(rows: Rows, table: SequenceTable, slots_R: Ints, block_size: 
         fresh.append(blocks[max(0, first_fresh - int(table.num_blocks[slots_R[row]]) + len(blocks)) :])
     table.lengths[slots_R] = rows.starts_R + rows.num_tokens_R
     return np.concatenate(fresh) if fresh else np.empty(0, dtype=np.int64)
+
+
+def _scored(rows: Rows, slots_R: Ints, ends_R: Ints) -> list[ScoredRow]:
+    marked = np.flatnonzero(rows.any_flag(RowFlag.SCORE))
+    if not len(marked):
+        return []
+    columns = (slots_R, rows.starts_R, ends_R - rows.num_tokens_R, rows.num_tokens_R)
+    numbers = zip(*(column[marked].tolist() for column in columns), strict=True)
+    return [ScoredRow(rows.sequences[row], *of_row) for row, of_row in zip(marked.tolist(), numbers, strict=True)]
 
 
 def _count_up(rows: Rows, ends_R: Ints) -> Ints:

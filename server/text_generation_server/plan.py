@@ -39,6 +39,7 @@ class RowFlag(IntFlag):
     USE_SAMPLED_TOKEN = 1
     SAMPLE = 2
     RESET_BLOCKS = 4
+    SCORE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class Sampling:
     banned_token_ids: tuple[int, ...] = ()
     logit_bias: tuple[tuple[int, float], ...] = ()
     """What is added to the scores of single tokens, no token twice."""
+    watermark: bool = False
+    """Whether the token before favours some of the vocabulary."""
 
     @property
     def may_skip(self) -> bool:
@@ -86,12 +89,14 @@ class Grammar(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NewSequence:
-    """A sequence seen for the first time. Prompt ids come only when a penalty needs them."""
+    """A sequence seen for the first time. Prompt ids come only when a penalty or scores need them."""
 
     id: int
     sampling: Sampling
     prompt_token_ids: Ints
     grammar: Grammar | None = None
+    prompt_num_top: int | None = None
+    """Best tokens to report beside each scored token of the prompt; None if none will be scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +230,18 @@ class SampledTokens:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptScores:
+    """Log-probabilities of prompt tokens from number `first` on. `top` fields hold `num_top` entries for each."""
+
+    sequence: int
+    first: int
+    logprobs: list[float]
+    num_top: int
+    top_token_ids: list[int]
+    top_logprobs: list[float]
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """The answer to one plan. Times are microseconds on this shard's clock."""
 
@@ -235,6 +252,7 @@ class StepResult:
     encode_us: int = 0
     compute_us: int = 0
     total_us: int = 0
+    scores: list[PromptScores] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ Everything here belongs to one thread.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from text_generation_server.attention.base import AttentionBackend
 from text_generation_server.batch import Batch, FindImage, Limits, pack
+from text_generation_server.config import WatermarkConfig
 from text_generation_server.distributed import Ranks
 from text_generation_server.grammar import Allowed, Grammars, GuidedSlots
 from text_generation_server.kv_cache import KvCache
@@ -24,11 +26,13 @@ from text_generation_server.plan import (
     Failure,
     FailureKind,
     NewSequence,
+    PromptScores,
     Rows,
     SampledTokens,
     WarmupRequest,
 )
 from text_generation_server.sampler import Choice, Sampler
+from text_generation_server.scoring import PromptScorer
 from text_generation_server.sequences import SequenceTable, TooManySequences
 from text_generation_server.validation import check_sequence
 
@@ -45,6 +49,15 @@ class Place:
     ranks: Ranks
     backend: type[AttentionBackend]
     grammars: Grammars | None
+    watermark: WatermarkConfig
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a step yields beside failures."""
+
+    sampled: SampledTokens = field(default_factory=SampledTokens)
+    scores: list[PromptScores] = field(default_factory=list)
 
 
 class StepRunner:
@@ -55,6 +68,7 @@ class StepRunner:
         self._model = model
         self._ranks = place.ranks
         self._grammars = place.grammars
+        self._watermark = place.watermark
         self._kv_cache = kv_cache
         self._device = kv_cache.tensor.device
         self._attention = place.backend(model.shape.attention, kv_cache.tensor)
@@ -71,8 +85,9 @@ class StepRunner:
     def reset(self) -> None:
         """Forgets every sequence. The KV cache needs no cleaning: blocks are cleared when they are handed out."""
         self._table = SequenceTable(-(-self.request.max_sequence_tokens // self.request.block_size))
-        self._sampler = Sampler(self._model.shape.vocab_size, self._device, self._ranks)
+        self._sampler = Sampler(self._model.shape.vocab_size, self._device, self._ranks, self._watermark)
         self._guided = GuidedSlots(self._grammars)
+        self._scorer = PromptScorer(self._model.shape.vocab_size, self._device)
 
     def forget(self, sequences: Sequence[int]) -> None:
         """Drops sequences; unknown ones are fine."""
@@ -81,6 +96,7 @@ class StepRunner:
             if slot is not None:
                 self._sampler.forget(slot)
                 self._guided.forget(slot)
+                self._scorer.forget(slot)
 
     def learn(self, sequences: Sequence[NewSequence]) -> Failures:
         """Takes in new sequences; returns those that ask for something impossible."""
@@ -88,23 +104,25 @@ class StepRunner:
         self._table.failures.update(failures)
         return failures
 
-    def run(self, rows: Rows, find_image: FindImage) -> tuple[SampledTokens, Failures]:
+    def run(self, rows: Rows, find_image: FindImage) -> tuple[Computed, Failures]:
         """Computes the rows that can be computed, and says of every other sequence why not."""
         packed = pack(rows, self._table, find_image, self._limits, self._device)
         if packed.batch is None:
-            return SampledTokens(), packed.failures
+            return Computed(), packed.failures
         try:
-            choice, allowed = self._forward(packed.batch)
+            hidden_TH = self._forward(packed.batch)
+            scores = self._scorer.score(packed.batch.scored, hidden_TH, self._model.logits)
+            choice, allowed = self._sample(packed.batch, hidden_TH)
         except RuntimeError as error:
             failure = self._survivable(error)
             failed = [(sequence, failure) for sequence in packed.sequences]
             self._table.failures.update(failed)
-            return SampledTokens(), packed.failures + failed
+            return Computed(), packed.failures + failed
         sampled, failed = self._report(packed.batch, choice)
         if allowed is not None and allowed.forced:
             sequences = packed.batch.sample_sequences
             sampled.insert({sequences[row]: forced for row, forced in allowed.forced.items()})
-        return sampled, packed.failures + failed
+        return Computed(sampled, scores), packed.failures + failed + self._failed_scores(scores)
 
     def _learn_one(self, new: NewSequence) -> Failure | None:
         problem = check_sequence(new, self._limits.vocab_size)
@@ -116,20 +134,25 @@ class StepRunner:
             return Failure(FailureKind.OUT_OF_MEMORY, "too many sequences are alive")
         self._sampler.learn(slot, new.sampling, new.prompt_token_ids)
         self._guided.learn(slot, new.grammar, skips=new.sampling.may_skip)
+        self._scorer.learn(slot, new)
         return None
 
-    def _forward(self, batch: Batch) -> tuple[Choice | None, Allowed | None]:
+    def _forward(self, batch: Batch) -> Tensor:
         if batch.new_blocks is not None:
             self._kv_cache.clear(batch.new_blocks)
-        hidden_TH, added = merge(self._model.embed(self._token_ids(batch)), batch.spans)
+        token_ids_T = self._token_ids(batch)
+        hidden_TH, added = merge(self._model.embed(token_ids_T), batch.spans)
         self._attention.begin_step(batch.layout)
-        hidden_TH = self._model.forward(hidden_TH, batch.positions_AT, self._attention, added)
+        return self._model.forward(hidden_TH, batch.positions_AT, self._attention, added)
+
+    def _sample(self, batch: Batch, hidden_TH: Tensor) -> tuple[Choice | None, Allowed | None]:
         if not batch.sample_sequences:
             return None, None
         # The head is the largest matrix of a small model; only tokens that sample pay for it.
         logits_SV = self._model.logits(hidden_TH.index_select(0, batch.sample_tokens))
         allowed = self._guided.allowed(batch.sample_slots, batch.sample_positions)
-        choice = self._sampler.sample(logits_SV, batch.sample_slots, batch.sample_positions, allowed)
+        before_S = token_ids_T.index_select(0, batch.sample_tokens)
+        choice = self._sampler.sample(logits_SV, batch.sample_slots, batch.sample_positions, allowed, before_S)
         self._guided.accept(batch.sample_slots, batch.sample_positions, choice.token_ids, choice.good)
         return choice, allowed
 
@@ -155,6 +178,11 @@ class StepRunner:
         self._table.failures.update(failures)
         kept = [sequence for sequence, finite, lost in rows if finite and not lost]
         return _sampled(kept, choice.of_rows(good)), failures
+
+    def _failed_scores(self, scores: list[PromptScores]) -> Failures:
+        failures = [(row.sequence, NOT_FINITE) for row in scores if not all(map(math.isfinite, row.logprobs))]
+        self._table.failures.update(failures)
+        return failures
 
     def _survivable(self, error: RuntimeError) -> Failure:
         # A rank that went on alone would leave the others waiting in a collective, and a lost device comes back only

@@ -17,6 +17,8 @@ MAX_BIAS = 1e4
 def check_sequence(new: NewSequence, vocab_size: int) -> str | None:
     """What is wrong with it, or None."""
     ids = new.prompt_token_ids
+    if (new.prompt_num_top or 0) > MAX_TOP_TOKENS:
+        return f"at most {MAX_TOP_TOKENS} top tokens are reported"
     if ((ids < 0) | (ids >= vocab_size)).any():
         return "a prompt token id is out of range"
     for holds, message in _conditions(new.sampling, vocab_size):

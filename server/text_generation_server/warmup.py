@@ -19,6 +19,7 @@ from text_generation_server.plan import (
     StepPlan,
     WarmupRequest,
 )
+from text_generation_server.validation import MAX_TOP_TOKENS
 
 MAX_CPU_TOKENS = 256
 """On a CPU the step only fills kernel caches: there is no device memory to divide, and start-up should be short."""
@@ -46,10 +47,13 @@ def blocks_for(rows: list[int], block_size: int) -> int:
     return sum(count // block_size + 1 for count in rows)
 
 
-def warm_up_plans(rows: list[int], block_size: int) -> Iterator[StepPlan]:
-    """The largest prefill, then a decode step of the rows that have room for one."""
+def warm_up_plans(rows: list[int], block_size: int, device: torch.device) -> Iterator[StepPlan]:
+    """The largest prefill, then a decode step of the rows that have room for one.
+
+    The first prompt is scored, because that takes memory; where none is divided it would only take time.
+    """
     decoding = [row for row, count in enumerate(rows) if count > 1]
-    yield _plan(0, rows, block_size)
+    yield _plan(0, rows, block_size, scored=device.type != "cpu")
     if decoding:
         yield _decode(1, decoding, rows)
 
@@ -73,10 +77,13 @@ def encode_largest(encoder: ImageEncoder, request: WarmupRequest, device: torch.
             raise NoRoom(f"{count} images of the largest size cannot be encoded: {embedding.message}")
 
 
-def _plan(step: int, rows: list[int], block_size: int) -> StepPlan:
+def _plan(step: int, rows: list[int], block_size: int, scored: bool) -> StepPlan:
     blocks = [count // block_size + 1 for count in rows]
     new = [NewSequence(row, Sampling(), _ints([])) for row in range(len(rows))]
-    flags = int(RowFlag.SAMPLE | RowFlag.RESET_BLOCKS)
+    flags = [int(RowFlag.SAMPLE | RowFlag.RESET_BLOCKS)] * len(rows)
+    if scored and rows:
+        new[0] = NewSequence(0, Sampling(), _ints([0] * rows[0]), prompt_num_top=MAX_TOP_TOKENS)
+        flags[0] |= int(RowFlag.SCORE)
     return StepPlan(
         epoch=0,
         step=step,
@@ -88,7 +95,7 @@ def _plan(step: int, rows: list[int], block_size: int) -> StepPlan:
             sequences=list(range(len(rows))),
             num_tokens_R=_ints(rows),
             starts_R=_ints([0] * len(rows)),
-            flags_R=_ints([flags] * len(rows)),
+            flags_R=_ints(flags),
             num_new_blocks_R=_ints(blocks),
             new_blocks=np.arange(sum(blocks)),
             token_ids_T=_ints([0] * sum(rows)),

@@ -140,6 +140,7 @@ def _new_sequence(message: pb.NewSequence) -> NewSequence:
         sampling=_sampling(message.sampling),
         prompt_token_ids=_u32(message.prompt_token_ids, "prompt_token_ids"),
         grammar=_grammar(message.grammar) if message.HasField("grammar") else None,
+        prompt_num_top=message.prompt_num_top if message.HasField("prompt_num_top") else None,
     )
 
 
@@ -164,6 +165,7 @@ def _sampling(message: pb.Sampling) -> Sampling:
         relative_penalty=message.penalty_scope == pb.PENALTY_SCOPE_ALL_RELATIVE,
         banned_token_ids=tuple(_u32(message.banned_token_ids, "banned_token_ids").tolist()),
         logit_bias=_logit_bias(message),
+        watermark=message.watermark,
     )
 
 
@@ -199,7 +201,7 @@ def parse_warmup(message: pb.WarmupRequest) -> WarmupRequest:
 
 def result_message(result: StepResult) -> pb.StepResult:
     """The answer to a plan."""
-    sampled = result.sampled
+    sampled, scores = result.sampled, result.scores
     return pb.StepResult(
         epoch=result.epoch,
         step=result.step,
@@ -216,6 +218,13 @@ def result_message(result: StepResult) -> pb.StepResult:
         encode_us=result.encode_us,
         compute_us=result.compute_us,
         total_us=result.total_us,
+        scored_sequence=[row.sequence for row in scores],
+        scored_first=[row.first for row in scores],
+        scored_num_tokens=[len(row.logprobs) for row in scores],
+        scored_num_top=[row.num_top for row in scores],
+        prompt_logprob=[logprob for row in scores for logprob in row.logprobs],
+        prompt_top_token=[token for row in scores for token in row.top_token_ids],
+        prompt_top_logprob=[logprob for row in scores for logprob in row.top_logprobs],
     )
 
 
@@ -234,7 +243,7 @@ def info_message(shard: Shard) -> pb.ShardInfo:
         world_size=shard.ranks.world_size,
         position_axes=shape.position_axes,
         takes_images=shard.takes_images,
-        attention_backend=shard.backend_name,
+        attention_backend=shard.attention.name,
     )
 
 

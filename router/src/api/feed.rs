@@ -7,7 +7,7 @@ use metrics::{Histogram, histogram};
 
 use super::error::{ApiError, ErrorKind};
 use super::generator::Tokens;
-use crate::engine::{GeneratedToken, GenerationError, StreamEvent};
+use crate::engine::{GeneratedToken, GenerationError, PromptToken, StreamEvent};
 
 /// Why no further token comes although the sequence has not finished.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -39,6 +39,7 @@ impl From<Broken> for ApiError {
 pub(super) struct Feed {
     tokens: Box<dyn Tokens>,
     first: Option<StreamEvent>,
+    prompt: Vec<PromptToken>,
     started: Instant,
     previous: Option<Instant>,
     time_to_first: Histogram,
@@ -52,6 +53,7 @@ impl Feed {
         Self {
             tokens,
             first: None,
+            prompt: Vec::new(),
             started,
             previous: None,
             time_to_first: histogram!("tgi_time_to_first_token_duration"),
@@ -62,13 +64,17 @@ impl Feed {
 
     /// Waits until there is a token, so that a failure before it can still become a status. Cancel safe.
     pub(super) async fn ready(&mut self) -> Result<(), Broken> {
-        if self.first.is_none() {
-            self.first = self.tokens.next().await;
+        while self.first.is_none() {
+            match self.tokens.next().await {
+                Some(StreamEvent::Prompt(tokens)) => self.prompt = tokens,
+                Some(event) => self.first = Some(event),
+                None => return Err(Broken::Ended),
+            }
         }
         match &self.first {
             Some(StreamEvent::Token(_)) => Ok(()),
             Some(StreamEvent::Failed(error)) => Err(Broken::Failed(error.clone())),
-            None => Err(Broken::Ended),
+            Some(StreamEvent::Prompt(_)) | None => Err(Broken::Ended),
         }
     }
 
@@ -78,6 +84,11 @@ impl Feed {
         let Some(StreamEvent::Token(token)) = self.first.take() else { return Err(Broken::Ended) };
         self.measure();
         Ok(token)
+    }
+
+    /// The scored prompt, to be taken once there was a token. Empty unless it was asked for.
+    pub(super) fn take_prompt(&mut self) -> Vec<PromptToken> {
+        std::mem::take(&mut self.prompt)
     }
 
     fn measure(&mut self) {

@@ -14,6 +14,8 @@ pub struct RequestLimits {
     pub max_stop_bytes: usize,
     /// `top_n_tokens`, and `top_logprobs` on `/v1` (`--max-top-n-tokens`).
     pub max_top_n_tokens: u32,
+    /// Whether `decoder_input_details` lists the tokens of the prompt (`--enable-prefill-logprobs`).
+    pub prefill_logprobs: bool,
     /// Prompts of one `/v1/completions` request (`--max-client-batch-size`).
     pub max_client_batch_size: usize,
     /// Messages of a conversation.
@@ -43,6 +45,7 @@ impl Default for RequestLimits {
             max_stop_sequences: 4,
             max_stop_bytes: 1024,
             max_top_n_tokens: 5,
+            prefill_logprobs: false,
             max_client_batch_size: 4,
             max_messages: 1024,
             max_parts: 4096,

@@ -9,6 +9,7 @@ use text_generation_scheduler::TokenId;
 use super::error::ApiError;
 use super::feed::Feed;
 use super::generator::{Admission, Tokens};
+use super::media::ImageLink;
 use super::timing::Stopwatch;
 use super::{Api, guided, media};
 use crate::engine::GenerateRequest;
@@ -24,7 +25,7 @@ const CUTTABLE_TOKENS: u32 = 1024;
 #[derive(Debug)]
 pub(super) struct ValidRequest {
     pub(super) input: Input,
-    pub(super) image_urls: Vec<String>,
+    pub(super) image_urls: Vec<ImageLink>,
     pub(super) sampling: Sampling,
     /// One a sequence.
     pub(super) seeds: Vec<u64>,
@@ -32,6 +33,8 @@ pub(super) struct ValidRequest {
     pub(super) ignore_eos: bool,
     /// What the answer may be; anything, if nobody says.
     pub(super) grammar: Option<GrammarSource>,
+    /// Best tokens listed in the place of each token of the prompt, if these are to be scored.
+    pub(super) score_prompt: Option<u32>,
     /// Characters of the input as the client wrote it.
     pub(super) characters: usize,
 }
@@ -69,6 +72,7 @@ impl Api {
             max_new_tokens: asked,
             ignore_eos: request.ignore_eos,
             grammar,
+            score_prompt: request.score_prompt,
         };
         let tokens = submit(admissions, sequence, &request.seeds)?;
         stopwatch.submitted();

@@ -42,6 +42,11 @@ pub struct LimitArgs {
     #[arg(long, env = "PAYLOAD_LIMIT", default_value_t = 33_554_432)]
     pub payload_limit: usize,
 
+    /// List the tokens of the prompt with their log-probabilities for `decoder_input_details`; without this flag the list
+    /// is empty. `/v1/completions` lists them for `echo` with `logprobs` either way.
+    #[arg(long, env = "ENABLE_PREFILL_LOGPROBS", value_parser = BoolishValueParser::new())]
+    pub enable_prefill_logprobs: bool,
+
     /// Refuse every request that carries a grammar, a schema or a tool to be enforced.
     #[arg(long, env = "DISABLE_GRAMMAR_SUPPORT", value_parser = BoolishValueParser::new())]
     pub disable_grammar_support: bool,

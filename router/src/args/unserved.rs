@@ -32,10 +32,6 @@ pub struct UnservedArgs {
     #[arg(long, env = "MAX_WAITING_TOKENS")]
     max_waiting_tokens: Option<usize>,
 
-    /// Log-probabilities of prompt tokens.
-    #[arg(long, env = "ENABLE_PREFILL_LOGPROBS", value_parser = BoolishValueParser::new())]
-    enable_prefill_logprobs: bool,
-
     /// Another tokenizer configuration.
     #[arg(long, env = "TOKENIZER_CONFIG_PATH")]
     tokenizer_config_path: Option<PathBuf>,
@@ -76,7 +72,6 @@ impl UnservedArgs {
                 "prompts join running requests at every step",
             ),
             (self.max_waiting_tokens.is_some(), "--max-waiting-tokens", "prompts join running requests at every step"),
-            (self.enable_prefill_logprobs, "--enable-prefill-logprobs", "prompt log-probabilities are not served yet"),
             (self.tokenizer_config_path.is_some(), "--tokenizer-config-path", "the model's own configuration is used"),
             (self.otlp_endpoint.is_some(), "--otlp-endpoint", "traces are not exported yet"),
             (self.otlp_service_name.is_some(), "--otlp-service-name", "traces are not exported yet"),

@@ -8,8 +8,9 @@ use text_generation_scheduler::{FinishReason, ImageKey, SequenceId};
 use tokio::sync::mpsc;
 
 use super::progress::Progress;
+use super::scores::PromptScores;
 use super::types::{GeneratedToken, GenerationError, StreamEvent};
-use crate::shard::EncodedSequence;
+use crate::shard::{EncodedSequence, RowScores};
 
 /// A sequence somebody is waiting for.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Live {
     pub(super) submitted: Instant,
     pub(super) encoded: EncodedSequence,
     pub(super) images: Vec<ImageKey>,
+    /// Until the first token, if the prompt is scored.
+    pub(super) scores: Option<PromptScores>,
 }
 
 /// What became of a delivery.
@@ -30,6 +33,8 @@ pub(super) enum Delivered {
     Over,
     /// Nobody reads, or too slowly: the scheduler should abort it.
     Unread,
+    /// The prompt was to be scored, and some of its scores never came.
+    Unscored,
 }
 
 /// Every live sequence by id.
@@ -53,8 +58,23 @@ impl Sequences {
         self.0.keys().copied().collect()
     }
 
-    pub(super) fn token(&self, id: SequenceId, token: GeneratedToken) -> Delivered {
-        let Some(live) = self.0.get(&id) else { return Delivered::Unread };
+    /// Keeps what was said of prompts until their first tokens come.
+    pub(super) fn score(&mut self, rows: Vec<RowScores>) {
+        for row in rows {
+            if let Some(scores) = self.0.get_mut(&row.sequence).and_then(|live| live.scores.as_mut()) {
+                scores.add(row);
+            }
+        }
+    }
+
+    pub(super) fn token(&mut self, id: SequenceId, token: GeneratedToken) -> Delivered {
+        let Some(live) = self.0.get_mut(&id) else { return Delivered::Unread };
+        if let Some(scores) = live.scores.take() {
+            let Some(prompt) = scores.finish() else { return Delivered::Unscored };
+            if live.sender.try_send(StreamEvent::Prompt(prompt)).is_err() {
+                return Delivered::Unread;
+            }
+        }
         let over = token.finish.is_some();
         match live.sender.try_send(StreamEvent::Token(token)) {
             Ok(()) if over => Delivered::Over,

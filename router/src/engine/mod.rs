@@ -8,6 +8,7 @@ mod health;
 mod mailbox;
 mod metrics;
 mod progress;
+mod scores;
 mod session;
 mod start;
 mod step_loop;
@@ -27,7 +28,9 @@ use self::mailbox::{Command, Mailbox, Submission};
 use self::progress::Progress;
 pub use self::start::{EngineConfig, StartError, start};
 pub use self::stream::{Permit, STREAM_BUFFER_TOKENS, TokenStream};
-pub use self::types::{AdmissionError, GenerateRequest, GeneratedToken, GenerationError, RestartRequest, StreamEvent};
+pub use self::types::{
+    AdmissionError, GenerateRequest, GeneratedToken, GenerationError, PromptToken, RestartRequest, StreamEvent,
+};
 pub use crate::sampling::{LogprobSource, PenaltyScope, Sampling};
 
 /// A handle on the running engine; cheap to clone.

@@ -15,6 +15,7 @@ use super::Shared;
 use super::deliver::{Delivered, Live, Sequences, generated};
 use super::mailbox::{Command, Submission};
 use super::metrics::{StepKind, StepMetrics};
+use super::scores::PromptScores;
 use super::session::{Reconnect, Session};
 use super::types::{GenerateRequest, GenerationError, RestartRequest};
 use super::uploads::{Pictures, Uploads};
@@ -102,9 +103,16 @@ impl StepLoop {
         let new = new_sequence(sequence, &request, max_new_tokens, &self.shared);
         let images: Vec<ImageKey> = new.images.iter().map(|image| image.key).collect();
         let banned = if request.ignore_eos { self.shared.end_tokens.to_vec() } else { Vec::new() };
-        let prompt = if request.sampling.needs_prompt() { new.prompt.clone() } else { Vec::new() };
-        let encoded = EncodedSequence { sampling: request.sampling, prompt, banned, grammar: request.grammar };
-        let live = Live { sender, progress, submitted, encoded, images };
+        let needs_prompt = new.score_prompt || request.sampling.needs_prompt();
+        let encoded = EncodedSequence {
+            sampling: request.sampling,
+            prompt: if needs_prompt { new.prompt.clone() } else { Vec::new() },
+            prompt_num_top: request.score_prompt,
+            banned,
+            grammar: request.grammar,
+        };
+        let scores = new.score_prompt.then(|| PromptScores::new(&new.prompt));
+        let live = Live { sender, progress, submitted, encoded, images, scores };
         for spec in &new.images {
             // The same picture twice in a prompt is one image with two placeholders.
             if let Some(image) = request.prompt.images.iter().find(|image| image.key == spec.key) {
@@ -173,6 +181,7 @@ impl StepLoop {
 
     fn finish_step(&mut self, mut step: ShardStep) {
         let events = self.scheduler.commit(&step.result);
+        self.sequences.score(std::mem::take(&mut step.scores));
         if let Some(sent) = self.in_flight.pop_front() {
             self.metrics.finished(sent.kind, sent.sent.elapsed().as_secs_f64(), &step);
         }
@@ -188,6 +197,7 @@ impl StepLoop {
                     match self.sequences.token(sequence, token) {
                         Delivered::Running => {}
                         Delivered::Over | Delivered::Unread => drop(self.drop_sequence(sequence)),
+                        Delivered::Unscored => self.fail(sequence, unscored()),
                     }
                 }
                 (Event::Failed { sequence }, Some(step)) => self.fail(sequence, failure(step, sequence)),
@@ -283,6 +293,10 @@ impl StepLoop {
     }
 }
 
+fn unscored() -> GenerationError {
+    GenerationError::Failed("the model left tokens of the prompt without a score".into())
+}
+
 fn failure(step: &ShardStep, sequence: SequenceId) -> GenerationError {
     let reason = step.reasons.iter().find(|(failed, _)| *failed == sequence).map(|(_, reason)| reason);
     match reason {
@@ -304,5 +318,6 @@ fn new_sequence(id: SequenceId, request: &GenerateRequest, max_new_tokens: u32, 
         max_new_tokens,
         end_tokens: if request.ignore_eos { Arc::from([]) } else { Arc::clone(&shared.end_tokens) },
         cache_salt: 0,
+        score_prompt: request.score_prompt.is_some(),
     }
 }

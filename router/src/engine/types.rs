@@ -21,15 +21,31 @@ pub struct GenerateRequest {
     pub ignore_eos: bool,
     /// What the answer may be; anything, if nobody says.
     pub grammar: Option<Arc<Grammar>>,
+    /// Whether the prompt is scored before anything is generated: so many of the best tokens are reported beside each
+    /// of its own.
+    pub score_prompt: Option<u32>,
 }
 
 /// What a [`super::TokenStream`] yields.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StreamEvent {
+    /// The prompt, scored. Comes once, before the first token, if it was asked for.
+    Prompt(Vec<PromptToken>),
     /// The next token; the last one says why it is the last.
     Token(GeneratedToken),
     /// The sequence is over without a last token.
     Failed(GenerationError),
+}
+
+/// A token of a prompt that was scored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptToken {
+    /// Its id.
+    pub id: TokenId,
+    /// Its natural-log probability after the tokens before it, from the model's own logits; `None` for the first.
+    pub logprob: Option<f32>,
+    /// The best tokens in its place with their log-probabilities, best first.
+    pub top: Vec<(TokenId, f32)>,
 }
 
 /// A sampled token.

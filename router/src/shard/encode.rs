@@ -14,8 +14,10 @@ use crate::sampling::{LogprobSource, PenaltyScope, Sampling};
 pub struct EncodedSequence {
     /// How its tokens are chosen.
     pub sampling: Sampling,
-    /// Prompt ids, only when a penalty looks at them.
+    /// Prompt ids, only when a penalty looks at them or they are scored.
     pub prompt: Vec<u32>,
+    /// Best tokens to report beside each scored token of the prompt; `None` if none is scored.
+    pub prompt_num_top: Option<u32>,
     /// Ids that may never be sampled.
     pub banned: Vec<u32>,
     /// What its answer may be.
@@ -72,6 +74,7 @@ fn flags(row: &Row) -> u32 {
     flag(matches!(row.token_ids, RowTokens::Sampled), pb::RowFlag::UseSampledToken)
         | flag(row.sample, pb::RowFlag::Sample)
         | flag(row.reset_blocks, pb::RowFlag::ResetBlocks)
+        | flag(row.score, pb::RowFlag::Score)
 }
 
 /// Axis-major positions of the step: nothing when every row counts up from its start, one run when the axes agree.
@@ -132,6 +135,7 @@ fn new_sequence(id: SequenceId, sequence: &EncodedSequence) -> pb::NewSequence {
         id: id.0,
         sampling: Some(sampling(sequence)),
         prompt_token_ids: packed(&sequence.prompt),
+        prompt_num_top: sequence.prompt_num_top,
         grammar: sequence.grammar.as_deref().map(grammar),
     }
 }
@@ -175,5 +179,6 @@ fn sampling(sequence: &EncodedSequence) -> pb::Sampling {
         banned_token_ids: packed(&sequence.banned),
         logit_bias_token_ids: packed(&sampling.logit_bias.iter().map(|(id, _)| *id).collect::<Vec<_>>()),
         logit_bias: sampling.logit_bias.iter().map(|(_, bias)| *bias).collect(),
+        watermark: sampling.watermark,
     }
 }

@@ -6,12 +6,14 @@
 mod encode;
 mod group;
 mod layout;
+mod scores;
 mod steps;
 mod upload;
 
 pub use encode::{EncodedSequence, encode_plan};
 pub use group::{ModelFacts, ShardGroup, WarmupSpec};
 pub use layout::ShardProcessor;
+pub use scores::RowScores;
 pub use steps::{SequenceFailure, ShardStep, StepStream};
 pub use upload::put_image;
 

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+use super::scores::{self, RowScores};
 use super::{ShardError, ShardGroup};
 
 /// Plans or results on their way. Two steps are in flight at most.
@@ -30,6 +31,8 @@ pub struct ShardStep {
     pub logprobs: Vec<f32>,
     /// Best tokens of each entry of `result.sampled`.
     pub top: Vec<Vec<(TokenId, f32)>>,
+    /// What is said of prompts, one entry a row that scores.
+    pub scores: Vec<RowScores>,
     /// Why each entry of `result.failures` failed.
     pub reasons: Vec<(SequenceId, SequenceFailure)>,
     /// Time spent encoding images, in microseconds.
@@ -121,9 +124,10 @@ fn combine(epoch: u64, ranks: Vec<pb::StepResult>) -> Result<ShardStep, ShardErr
         return Err(ShardError::Disagree("no rank answered".into()));
     };
     let (sampled, logprobs, top) = sampled(&first, &reasons)?;
+    let scores = scores::of_result(&first)?;
     let failures = reasons.iter().map(|(sequence, _)| *sequence).collect();
     let result = StepResult { step, sampled, failures };
-    Ok(ShardStep { result, logprobs, top, reasons, encode_us, compute_us, total_us })
+    Ok(ShardStep { result, logprobs, top, scores, reasons, encode_us, compute_us, total_us })
 }
 
 type Sampled = (Vec<(SequenceId, TokenId)>, Vec<f32>, Vec<Vec<(TokenId, f32)>>);

@@ -25,13 +25,15 @@ pub(crate) struct Script {
     pub(crate) poison: Option<u32>,
     /// Never answer a step.
     pub(crate) hang: bool,
+    /// Leave prompts without scores.
+    pub(crate) unscored: bool,
     /// Say on the health service that nothing is served.
     pub(crate) ill: bool,
 }
 
 impl Default for Script {
     fn default() -> Self {
-        Self { step: Duration::from_millis(1), poison: None, hang: false, ill: false }
+        Self { step: Duration::from_millis(1), poison: None, hang: false, unscored: false, ill: false }
     }
 }
 
@@ -174,7 +176,12 @@ impl Scripted {
             if self.script.poison.is_some_and(|poison| tokens.contains(&poison)) {
                 let (sequence, message) = (plan.row_sequence[row], "poisoned".to_owned());
                 result.failures.push(pb::SequenceFailure { sequence, message, ..Default::default() });
-            } else if plan.row_flags[row] & pb::RowFlag::Sample as u32 != 0 {
+                continue;
+            }
+            if plan.row_flags[row] & pb::RowFlag::Score as u32 != 0 && !self.script.unscored {
+                score(&mut result, plan, row);
+            }
+            if plan.row_flags[row] & pb::RowFlag::Sample as u32 != 0 {
                 result.sampled_sequence.push(plan.row_sequence[row]);
                 result.sampled_token.push(100 + plan.row_start[row] + plan.row_num_tokens[row]);
                 result.sampled_logprob.push(-1.0);
@@ -192,5 +199,19 @@ impl Scripted {
         seen.both_ways
             .extend(plan.both_ways_row.iter().zip(ranges).map(|(row, (offset, length))| (*row, *offset, *length)));
         seen.encoded.extend(plan.encode_images.iter().map(|image| image.key.to_vec()));
+    }
+}
+
+/// The log-probability of a token is less the further behind it is.
+fn score(result: &mut pb::StepResult, plan: &pb::StepPlan, row: usize) {
+    let (start, count) = (plan.row_start[row], plan.row_num_tokens[row]);
+    result.scored_sequence.push(plan.row_sequence[row]);
+    result.scored_first.push(start + 1);
+    result.scored_num_tokens.push(count);
+    result.scored_num_top.push(1);
+    for token in start + 1..=start + count {
+        result.prompt_logprob.push(-(token as f32));
+        result.prompt_top_token.push(token);
+        result.prompt_top_logprob.push(-0.5);
     }
 }

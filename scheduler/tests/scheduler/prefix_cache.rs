@@ -183,3 +183,9 @@ fn without_prefix_caching_nothing_is_shared() {
     }
     assert_eq!(scheduler.stats().blocks_cached, 0);
 }
+
+#[test]
+fn a_prompt_that_is_scored_finds_nothing_and_leaves_everything() {
+    check(text(1, 9, 1), NewSequence { score_prompt: true, ..text(1, 9, 1) }, 0);
+    check(NewSequence { score_prompt: true, ..text(1, 9, 1) }, text(1, 9, 1), 8);
+}

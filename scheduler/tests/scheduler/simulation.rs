@@ -45,6 +45,7 @@ fn add(total: &mut Tally, tally: &Tally) {
     total.image_hits += tally.image_hits;
     total.image_misses += tally.image_misses;
     total.forced_tokens += tally.forced_tokens;
+    total.scored_rows += tally.scored_rows;
     total.ranges += tally.ranges;
     total.ranges_of_many += tally.ranges_of_many;
     total.requested_tokens += tally.requested_tokens;
@@ -58,8 +59,8 @@ fn nothing_goes_wrong() {
     assert!(tally.computed_tokens < tally.requested_tokens, "{tally:?}");
     assert_eq!(tally.failed + tally.lost + tally.image_failed + tally.aborted, 0);
     let met = [tally.finished, tally.rejected, tally.preemptions, tally.prefix_hit_tokens];
-    let images = [tally.image_hits, tally.image_misses, tally.ranges, tally.ranges_of_many];
-    assert!(met.iter().chain(&images).all(|count| *count > 500), "{tally:?}");
+    let others = [tally.image_hits, tally.image_misses, tally.ranges, tally.ranges_of_many, tally.scored_rows];
+    assert!(met.iter().chain(&others).all(|count| *count > 500), "{tally:?}");
 }
 
 #[test]

@@ -333,3 +333,25 @@ fn a_limit_of_zero_is_refused() {
     let error = Scheduler::new(Config { block_size: 0, ..roomy() }).unwrap_err();
     assert_eq!(error, ConfigError::Zero { name: "block_size" });
 }
+
+#[test]
+fn a_scored_prompt_says_so_until_its_last_token() {
+    let scored = NewSequence { score_prompt: true, ..text(1, 9, 3) };
+    let mut scheduler = with(Config { max_step_tokens: 4, ..roomy() }, [scored]);
+    let told = (0..5).map(|_| step(&mut scheduler).0.rows[0].score);
+    // The third chunk is the last token alone, whose next one is no longer of the prompt.
+    assert_eq!(told.collect::<Vec<_>>(), [true, true, false, false, false]);
+}
+
+#[test]
+fn what_was_scored_is_not_scored_again() {
+    let scored = NewSequence { score_prompt: true, ..text(2, 3, 9) };
+    let mut scheduler = with(Config { num_blocks: 5, ..roomy() }, [text(1, 7, 9), scored]);
+    assert!(step(&mut scheduler).0.rows[1].score);
+    let mut rows = Vec::new();
+    while scheduler.stats().running + scheduler.stats().waiting > 0 {
+        rows.extend(step(&mut scheduler).0.rows);
+    }
+    assert_eq!(scheduler.stats().preemptions, 1);
+    assert!(rows.iter().any(|row| row.reset_blocks) && rows.iter().all(|row| !row.score));
+}

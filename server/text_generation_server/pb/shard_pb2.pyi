@@ -43,6 +43,8 @@ class _RowFlagEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RowFlag.Value
     """sample after this chunk"""
     ROW_FLAG_RESET_BLOCKS: _RowFlag.ValueType  # 4
     """the block table starts anew (first sight, or resumed after preemption)"""
+    ROW_FLAG_SCORE: _RowFlag.ValueType  # 8
+    """score the prompt's next token after each token of this chunk"""
 
 class RowFlag(_RowFlag, metaclass=_RowFlagEnumTypeWrapper): ...
 
@@ -53,6 +55,8 @@ ROW_FLAG_SAMPLE: RowFlag.ValueType  # 2
 """sample after this chunk"""
 ROW_FLAG_RESET_BLOCKS: RowFlag.ValueType  # 4
 """the block table starts anew (first sight, or resumed after preemption)"""
+ROW_FLAG_SCORE: RowFlag.ValueType  # 8
+"""score the prompt's next token after each token of this chunk"""
 Global___RowFlag: _TypeAlias = RowFlag  # noqa: Y015
 
 class _GrammarKind:
@@ -632,10 +636,13 @@ class NewSequence(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    PROMPT_NUM_TOP_FIELD_NUMBER: _builtins.int
     GRAMMAR_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     prompt_token_ids: _builtins.bytes
-    """u32 ids of the whole prompt, only when a penalty needs them: prefix-cached tokens are never sent."""
+    """u32 ids of the whole prompt, only when a penalty or its scores need them: prefix-cached tokens are never sent."""
+    prompt_num_top: _builtins.int
+    """Best tokens to report beside each scored token of the prompt. Absent: no row of it will ask for scores."""
     @_builtins.property
     def sampling(self) -> Global___Sampling: ...
     @_builtins.property
@@ -648,13 +655,16 @@ class NewSequence(_message.Message):
         id: _builtins.int = ...,
         sampling: Global___Sampling | None = ...,
         prompt_token_ids: _builtins.bytes = ...,
+        prompt_num_top: _builtins.int | None = ...,
         grammar: Global___Grammar | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["grammar", b"grammar", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_num_top", b"_prompt_num_top", "grammar", b"grammar", "prompt_num_top", b"prompt_num_top", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grammar", b"grammar", "id", b"id", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_num_top", b"_prompt_num_top", "grammar", b"grammar", "id", b"id", "prompt_num_top", b"prompt_num_top", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__prompt_num_top: _TypeAlias = _typing.Literal["prompt_num_top"]  # noqa: Y015
+    _WhichOneofArgType__prompt_num_top: _TypeAlias = _typing.Literal["_prompt_num_top", b"_prompt_num_top"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_num_top) -> _WhichOneofReturnType__prompt_num_top | None: ...
 
 Global___NewSequence: _TypeAlias = NewSequence  # noqa: Y015
 
@@ -703,6 +713,7 @@ class Sampling(_message.Message):
     BANNED_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     LOGIT_BIAS_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     LOGIT_BIAS_FIELD_NUMBER: _builtins.int
+    WATERMARK_FIELD_NUMBER: _builtins.int
     greedy: _builtins.bool
     """take the best token; filters and temperature still shape logprobs"""
     temperature: _builtins.float
@@ -725,6 +736,8 @@ class Sampling(_message.Message):
     """u32 ids that can never be sampled (ignore_eos sends the end tokens)"""
     logit_bias_token_ids: _builtins.bytes
     """u32 ids, no id twice"""
+    watermark: _builtins.bool
+    """the token before favours some of the vocabulary, as the shard's flags say"""
     @_builtins.property
     def logit_bias(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """what is added to the score of each, after the penalties"""
@@ -747,10 +760,11 @@ class Sampling(_message.Message):
         banned_token_ids: _builtins.bytes = ...,
         logit_bias_token_ids: _builtins.bytes = ...,
         logit_bias: _abc.Iterable[_builtins.float] | None = ...,
+        watermark: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["banned_token_ids", b"banned_token_ids", "frequency_penalty", b"frequency_penalty", "greedy", b"greedy", "logit_bias", b"logit_bias", "logit_bias_token_ids", b"logit_bias_token_ids", "logprobs", b"logprobs", "num_top_tokens", b"num_top_tokens", "penalty_scope", b"penalty_scope", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "typical_p", b"typical_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["banned_token_ids", b"banned_token_ids", "frequency_penalty", b"frequency_penalty", "greedy", b"greedy", "logit_bias", b"logit_bias", "logit_bias_token_ids", b"logit_bias_token_ids", "logprobs", b"logprobs", "num_top_tokens", b"num_top_tokens", "penalty_scope", b"penalty_scope", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "typical_p", b"typical_p", "watermark", b"watermark"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -772,6 +786,13 @@ class StepResult(_message.Message):
     ENCODE_US_FIELD_NUMBER: _builtins.int
     COMPUTE_US_FIELD_NUMBER: _builtins.int
     TOTAL_US_FIELD_NUMBER: _builtins.int
+    SCORED_SEQUENCE_FIELD_NUMBER: _builtins.int
+    SCORED_FIRST_FIELD_NUMBER: _builtins.int
+    SCORED_NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    SCORED_NUM_TOP_FIELD_NUMBER: _builtins.int
+    PROMPT_LOGPROB_FIELD_NUMBER: _builtins.int
+    PROMPT_TOP_TOKEN_FIELD_NUMBER: _builtins.int
+    PROMPT_TOP_LOGPROB_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     step: _builtins.int
     encode_us: _builtins.int
@@ -802,6 +823,34 @@ class StepResult(_message.Message):
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceFailure]:
         """these sequences are over; everybody else went on"""
 
+    @_builtins.property
+    def scored_sequence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """One entry for each row that had SCORE and did not fail, in row order. A chunk that ends with the prompt has no next
+        token at its end, and so one score less than tokens.
+        """
+
+    @_builtins.property
+    def scored_first(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """index in the prompt of the first token that is scored"""
+
+    @_builtins.property
+    def scored_num_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """tokens scored, one after the other"""
+
+    @_builtins.property
+    def scored_num_top(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """best tokens listed in the place of each of these"""
+
+    @_builtins.property
+    def prompt_logprob(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """log-softmax of the model's logits, all rows one after the other"""
+
+    @_builtins.property
+    def prompt_top_token(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """all rows, all tokens, best first"""
+
+    @_builtins.property
+    def prompt_top_logprob(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
         self,
         *,
@@ -817,10 +866,17 @@ class StepResult(_message.Message):
         encode_us: _builtins.int = ...,
         compute_us: _builtins.int = ...,
         total_us: _builtins.int = ...,
+        scored_sequence: _abc.Iterable[_builtins.int] | None = ...,
+        scored_first: _abc.Iterable[_builtins.int] | None = ...,
+        scored_num_tokens: _abc.Iterable[_builtins.int] | None = ...,
+        scored_num_top: _abc.Iterable[_builtins.int] | None = ...,
+        prompt_logprob: _abc.Iterable[_builtins.float] | None = ...,
+        prompt_top_token: _abc.Iterable[_builtins.int] | None = ...,
+        prompt_top_logprob: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_us", b"compute_us", "encode_us", b"encode_us", "epoch", b"epoch", "failures", b"failures", "row_num_top", b"row_num_top", "sampled_logprob", b"sampled_logprob", "sampled_sequence", b"sampled_sequence", "sampled_token", b"sampled_token", "step", b"step", "top_logprob", b"top_logprob", "top_token", b"top_token", "total_us", b"total_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_us", b"compute_us", "encode_us", b"encode_us", "epoch", b"epoch", "failures", b"failures", "prompt_logprob", b"prompt_logprob", "prompt_top_logprob", b"prompt_top_logprob", "prompt_top_token", b"prompt_top_token", "row_num_top", b"row_num_top", "sampled_logprob", b"sampled_logprob", "sampled_sequence", b"sampled_sequence", "sampled_token", b"sampled_token", "scored_first", b"scored_first", "scored_num_tokens", b"scored_num_tokens", "scored_num_top", b"scored_num_top", "scored_sequence", b"scored_sequence", "step", b"step", "top_logprob", b"top_logprob", "top_token", b"top_token", "total_us", b"total_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@
 use super::types::{ContentBody, ImageUrl, MessageBody, PartBody, TextOr};
 use crate::api::error::ApiError;
 use crate::api::limits::RequestLimits;
+use crate::api::media::{self, ImageLink};
 use crate::api::ranges;
 use crate::prompt::{Content, Conversation, Message, Part, Role};
 
@@ -11,7 +12,7 @@ use crate::prompt::{Content, Conversation, Message, Part, Role};
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) conversation: Conversation,
-    pub(super) image_urls: Vec<String>,
+    pub(super) image_urls: Vec<ImageLink>,
     /// Characters of all texts and addresses.
     pub(super) characters: usize,
 }
@@ -38,7 +39,7 @@ pub(super) fn parse(messages: Vec<MessageBody>, limits: &RequestLimits) -> Resul
 /// Collects what is beside the messages while they are read.
 #[derive(Default)]
 pub(super) struct Reader {
-    image_urls: Vec<String>,
+    image_urls: Vec<ImageLink>,
     characters: usize,
 }
 
@@ -71,24 +72,26 @@ impl Reader {
                 Ok(Part::Text(self.text(text)))
             }
             "image_url" => {
-                let url = part.image_url.ok_or_else(|| ApiError::field(&format!("{path}.image_url"), "is missing"))?;
-                Ok(self.image(url))
+                let path = format!("{path}.image_url");
+                let image = part.image_url.ok_or_else(|| ApiError::field(&path, "is missing"))?;
+                self.image(&path, image)
             }
             _ => Err(ApiError::field(&format!("{path}.type"), "must be `text` or `image_url`")),
         }
+    }
+
+    /// The part that stands for an image. `path` is where the image is in the body.
+    pub(super) fn image(&mut self, path: &str, image: ImageUrl) -> Result<Part, ApiError> {
+        let detail = media::detail(&format!("{path}.detail"), image.detail.as_deref())?;
+        let url = self.text(image.url);
+        self.image_urls.push(ImageLink { url, detail });
+        Ok(Part::Image)
     }
 
     /// A text, counted.
     pub(super) fn text(&mut self, text: String) -> String {
         self.characters += text.chars().count();
         text
-    }
-
-    /// The part that stands for an image.
-    pub(super) fn image(&mut self, url: ImageUrl) -> Part {
-        let url = self.text(url.0);
-        self.image_urls.push(url);
-        Part::Image
     }
 
     /// The messages with what was collected.

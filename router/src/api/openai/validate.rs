@@ -59,6 +59,7 @@ impl Chat {
             max_new_tokens,
             ignore_eos: body.ignore_eos == Some(true),
             grammar,
+            score_prompt: None,
             characters: parsed.characters,
         };
         Ok(Self { request, grammar_field, reply, stream: body.stream == Some(true) })
@@ -129,6 +130,7 @@ pub(super) fn sampling(body: &ChatBody, api: &Api) -> Result<Sampling, ApiError>
         logprobs: if body.logprobs == Some(true) { LogprobSource::Raw } else { LogprobSource::Warped },
         penalty_scope: PenaltyScope::Output,
         logit_bias: bias::parse(body.logit_bias.as_ref(), api)?,
+        watermark: false,
     })
 }
 

@@ -11,7 +11,8 @@ use text_generation_scheduler::{FinishReason, TokenId};
 
 use crate::api::{Admission, Generator, Tokens};
 use crate::engine::{
-    AdmissionError, EngineStats, GenerateRequest, GeneratedToken, GenerationError, Health, Limits, StreamEvent,
+    AdmissionError, EngineStats, GenerateRequest, GeneratedToken, GenerationError, Health, Limits, PromptToken,
+    StreamEvent,
 };
 
 /// The id of `</s>`, the first behind the bytes.
@@ -52,6 +53,17 @@ impl Script {
             last.finish = Some(FinishReason::Length);
         }
         script
+    }
+
+    /// A scored prompt in front: less and less probable, with the letter `z` in every place but the first.
+    pub(super) fn scoring(mut self, prompt: &[TokenId]) -> Self {
+        let token = |(index, &id): (usize, &TokenId)| PromptToken {
+            id,
+            logprob: (index > 0).then_some(index as f32 * -0.25),
+            top: if index > 0 { vec![(122, -0.125)] } else { Vec::new() },
+        };
+        self.events.push_front(StreamEvent::Prompt(prompt.iter().enumerate().map(token).collect()));
+        self
     }
 
     /// A failure instead of more tokens.

@@ -5,6 +5,7 @@
 mod any_body;
 mod chat;
 mod completions;
+mod echoed_scores;
 mod errors;
 mod fake;
 mod fixture;

@@ -37,12 +37,51 @@ async fn details_have_every_key() {
     assert_eq!(body, json!({"generated_text": "ok", "details": details}));
 }
 
+/// With the flag that the list needs.
+fn listing(scripts: Vec<Script>) -> Setup {
+    let mut setup = Setup::playing(scripts);
+    setup.limits.prefill_logprobs = true;
+    setup
+}
+
+#[tokio::test]
+async fn prefill_details_list_the_prompt() {
+    let setup = listing(vec![Script::cut("ok").scoring(&[113, 114])]);
+    let parameters = json!({"decoder_input_details": true});
+    let (_, body) = setup.post("/generate", json!({"inputs": "qr", "parameters": parameters})).await;
+    let prefill = json!([{"id": 113, "text": "q", "logprob": null}, {"id": 114, "text": "r", "logprob": -0.25}]);
+    assert_eq!(body["details"]["prefill"], prefill);
+    assert_eq!(body["details"]["generated_tokens"], 2);
+    assert_eq!(setup.fake.request(0).score_prompt, Some(0));
+}
+
+#[tokio::test]
+async fn every_sequence_lists_the_prompt() {
+    let scripts = ["ok", "no"].map(|text| Script::cut(text).scoring(&[113]));
+    let parameters = json!({"decoder_input_details": true, "best_of": 2, "do_sample": true});
+    let body = json!({"inputs": "q", "parameters": parameters});
+    let details = listing(scripts.into()).post("/generate", body).await.1["details"].take();
+    assert_eq!(details["prefill"][0]["id"], 113);
+    assert_eq!(details["best_of_sequences"][0]["prefill"], details["prefill"]);
+}
+
+#[tokio::test]
+async fn nobody_else_pays_for_scores() {
+    let setup = listing(vec![Script::cut("ok"); 2]);
+    setup.post("/generate", json!({"inputs": "q", "parameters": {"details": true}})).await;
+    let streamed = json!({"inputs": "q", "parameters": {"decoder_input_details": true}});
+    let (status, refused) = setup.post("/generate_stream", streamed).await;
+    assert_eq!((status.as_u16(), setup.fake.num_requests()), (422, 1), "{refused}");
+    assert_eq!(setup.fake.request(0).score_prompt, None);
+}
+
 #[tokio::test]
 async fn prefill_details_are_accepted_and_empty() {
     let setup = Setup::playing([Script::cut("ok")]);
     let parameters = json!({"decoder_input_details": true});
     let (_, body) = setup.post("/generate", json!({"inputs": "q", "parameters": parameters})).await;
     assert_eq!(body["details"]["prefill"], json!([]));
+    assert_eq!(setup.fake.request(0).score_prompt, None);
     assert_eq!(body["details"]["finish_reason"], "length");
 }
 
@@ -156,14 +195,14 @@ async fn parameters_reach_the_sampler_as_tgi_means_them() {
     let setup = Setup::playing([Script::ended("x")]);
     let parameters = json!({
         "temperature": 0.5, "top_k": 7, "top_p": 0.9, "typical_p": 0.8, "repetition_penalty": 1.2,
-        "frequency_penalty": -0.1, "max_new_tokens": 33, "seed": 5,
+        "frequency_penalty": -0.1, "max_new_tokens": 33, "seed": 5, "watermark": true,
     });
     setup.post("/generate", json!({"inputs": "q", "parameters": parameters})).await;
     let request = setup.fake.request(0);
     let sampling = request.sampling;
     assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p), (0.5, 7, 0.9));
     assert_eq!((sampling.typical_p, sampling.repetition_penalty, sampling.frequency_penalty), (0.8, 1.2, -0.1));
-    assert_eq!((sampling.seed, request.max_new_tokens), (5, Some(33)));
+    assert_eq!((sampling.seed, request.max_new_tokens, sampling.watermark), (5, Some(33), true));
     assert_eq!((sampling.logprobs, sampling.penalty_scope), (LogprobSource::Warped, PenaltyScope::AllRelative));
 }
 

@@ -201,6 +201,10 @@ async fn what_is_not_served_is_refused() {
         (item(json!({"type": "function_call_output", "call_id": "a"})), "`input[0].output`"),
         (message(json!({"type": "input_image", "file_id": "f"})), "`input[0].content[0].file_id`"),
         (message(json!({"type": "input_image"})), "`input[0].content[0].image_url`"),
+        (
+            message(json!({"type": "input_image", "image_url": picture(), "detail": "x"})),
+            "`input[0].content[0].detail`",
+        ),
         (message(json!({"type": "input_text"})), "`input[0].content[0].text`"),
         (message(json!({"type": "input_file", "file_id": "f"})), "`input[0].content[0].type`"),
         (message(json!({"type": "input_text", "text": 3})), "input[0].content[0].text"),

@@ -4,7 +4,7 @@ use futures::future::try_join_all;
 use http::HeaderMap;
 
 use super::decode::{Decoder, Step};
-use super::types::{BestOfSequence, Details, FinishReason, GenerateResponse, Token};
+use super::types::{BestOfSequence, Details, FinishReason, GenerateResponse, PrefillToken, Token};
 use super::validate::Reply;
 use crate::api::Api;
 use crate::api::error::{ApiError, ErrorKind};
@@ -16,6 +16,7 @@ struct Sequence {
     text: String,
     finish: FinishReason,
     seed: Option<u64>,
+    prefill: Vec<PrefillToken>,
     tokens: Vec<Token>,
     top_tokens: Vec<Vec<Token>>,
     usage: Usage,
@@ -50,8 +51,10 @@ async fn read(api: &Api, mut feed: Feed, reply: &Reply, seed: u64) -> Result<Seq
             break finish;
         }
     };
+    let (prompt, table) = (feed.take_prompt(), api.prompts.table());
+    let prefill = prompt.iter().map(|token| PrefillToken::new(token, &table)).collect();
     let (text, usage) = (decoder.into_text(&reply.full_text), feed.usage());
-    Ok(Sequence { text, finish, seed: reply.sampled.then_some(seed), tokens, top_tokens, usage })
+    Ok(Sequence { text, finish, seed: reply.sampled.then_some(seed), prefill, tokens, top_tokens, usage })
 }
 
 /// The sequence with the highest mean log-probability; the first of equals.
@@ -83,7 +86,7 @@ impl Sequence {
             finish_reason: self.finish,
             generated_tokens: self.usage.generated_tokens,
             seed: self.seed,
-            prefill: Vec::new(),
+            prefill: self.prefill,
             tokens: self.tokens,
             best_of_sequences,
             top_tokens: self.top_tokens,
@@ -97,7 +100,7 @@ impl Sequence {
             finish_reason: self.finish,
             generated_tokens: self.usage.generated_tokens,
             seed: self.seed,
-            prefill: Vec::new(),
+            prefill: self.prefill,
             tokens: self.tokens,
             top_tokens: self.top_tokens,
         }

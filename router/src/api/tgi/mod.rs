@@ -13,7 +13,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
-pub(super) use self::types::{Details, FinishReason, GenerateBody, Inputs, SimpleToken, StreamDetails, Token};
+pub(super) use self::types::{
+    Details, FinishReason, GenerateBody, Inputs, PrefillToken, SimpleToken, StreamDetails, Token,
+};
 use self::types::{GenerateResponse, StreamResponse};
 use self::validate::{Call, Mode};
 use super::Api;
@@ -31,6 +33,9 @@ use super::timing::Stopwatch;
         }))),
         ("image" = (summary = "An image in the prompt", value = json!({
             "inputs": IMAGE_PROMPT, "parameters": {"max_new_tokens": 16, "temperature": 0.5, "seed": 42},
+        }))),
+        ("prefill" = (summary = "The tokens of the prompt too", value = json!({
+            "inputs": "What is a rabbit?", "parameters": {"max_new_tokens": 4, "decoder_input_details": true},
         }))),
         ("regex" = (summary = "A number for an answer", value = json!({
             "inputs": "How many legs has a rabbit?",

@@ -5,8 +5,11 @@ use serde_json::Value;
 use text_generation_scheduler::TokenId;
 use utoipa::ToSchema;
 
+use crate::api::media::ImageLink;
 use crate::api::object;
 use crate::api::openapi::Grammar;
+use crate::detokenize::TokenTable;
+use crate::engine::PromptToken;
 use crate::prompt::{PromptBuilder, Segment};
 
 /// Body of `/generate`, `/generate_stream` and, with `stream`, of `/`.
@@ -32,13 +35,14 @@ pub(in crate::api) struct Inputs {
     /// As the client wrote it.
     pub(in crate::api) text: String,
     pub(in crate::api) segments: Vec<Segment>,
-    pub(in crate::api) image_urls: Vec<String>,
+    pub(in crate::api) image_urls: Vec<ImageLink>,
     pub(in crate::api) characters: usize,
 }
 
 impl From<String> for Inputs {
     fn from(text: String) -> Self {
-        let (segments, image_urls) = PromptBuilder::segments(&text);
+        let (segments, urls) = PromptBuilder::segments(&text);
+        let image_urls = urls.into_iter().map(Into::into).collect();
         Self { characters: text.chars().count(), text, segments, image_urls }
     }
 }
@@ -83,13 +87,14 @@ pub(in crate::api) struct Parameters {
     /// Most tokens of the prompt; what is over is cut from its start, but never inside an image.
     #[schema(minimum = 1)]
     pub(super) truncate: Option<u32>,
-    /// Not served yet: refused if true.
+    /// Whether to favour, at each place, a part of the vocabulary that the token before decides, so that the text can be
+    /// told from others.
     #[schema(default = false)]
     pub(super) watermark: Option<bool>,
     /// Whether the answer lists its tokens.
     #[schema(default = false)]
     pub(super) details: Option<bool>,
-    /// As `details`; the tokens of the prompt are not listed yet. Not for streams.
+    /// As `details`, with the tokens of the prompt too on a server with `--enable-prefill-logprobs`. Not for streams.
     #[schema(default = false)]
     pub(super) decoder_input_details: Option<bool>,
     /// Makes drawing repeatable; made up if absent.
@@ -127,9 +132,8 @@ pub(in crate::api) struct Details {
     pub(in crate::api) generated_tokens: u32,
     /// `null` when nothing was drawn.
     pub(in crate::api) seed: Option<u64>,
-    /// Always empty, as without `--enable-prefill-logprobs`.
-    #[schema(value_type = Vec<Object>)]
-    pub(in crate::api) prefill: Vec<Value>,
+    /// The tokens of the prompt; only with `decoder_input_details`, and on a server with `--enable-prefill-logprobs`.
+    pub(in crate::api) prefill: Vec<PrefillToken>,
     /// The generated tokens.
     pub(in crate::api) tokens: Vec<Token>,
     /// The sequences that were not the best; only with `best_of`.
@@ -151,9 +155,8 @@ pub(in crate::api) struct BestOfSequence {
     pub(in crate::api) generated_tokens: u32,
     /// The seed it was drawn with.
     pub(in crate::api) seed: Option<u64>,
-    /// Always empty, as without `--enable-prefill-logprobs`.
-    #[schema(value_type = Vec<Object>)]
-    pub(in crate::api) prefill: Vec<Value>,
+    /// The tokens of the prompt, as in the best one's details.
+    pub(in crate::api) prefill: Vec<PrefillToken>,
     /// The generated tokens.
     pub(in crate::api) tokens: Vec<Token>,
     /// The most probable tokens at each place.
@@ -182,6 +185,23 @@ pub(in crate::api) struct Token {
     pub(in crate::api) logprob: f32,
     /// Whether it is a control token, which the final text leaves out.
     pub(in crate::api) special: bool,
+}
+
+/// A token of the prompt. Each token that stands for a part of an image is one, too.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub(in crate::api) struct PrefillToken {
+    /// Number of the token in the vocabulary.
+    pub(in crate::api) id: TokenId,
+    /// The text it stands for.
+    pub(in crate::api) text: String,
+    /// Logarithm of its probability after the tokens before it, as the model says it; `null` for the first token.
+    pub(in crate::api) logprob: Option<f32>,
+}
+
+impl PrefillToken {
+    pub(in crate::api) fn new(token: &PromptToken, table: &TokenTable) -> Self {
+        Self { id: token.id, text: table.token_text(token.id), logprob: token.logprob }
+    }
 }
 
 /// An event of a stream. `generated_text` and `details` are there in every event.

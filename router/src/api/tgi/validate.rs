@@ -56,8 +56,19 @@ impl Call {
             seeds: seeds.clone(),
         };
         let input = Input::Segments { segments, truncate: parameters.truncate };
-        let request =
-            ValidRequest { input, image_urls, sampling, seeds, max_new_tokens, ignore_eos, grammar, characters };
+        // Without the flag the list is empty, as TGI's is.
+        let listed = parameters.decoder_input_details == Some(true) && api.limits.prefill_logprobs;
+        let request = ValidRequest {
+            input,
+            image_urls,
+            sampling,
+            seeds,
+            max_new_tokens,
+            ignore_eos,
+            grammar,
+            score_prompt: listed.then_some(0),
+            characters,
+        };
         Ok(Self { request, reply })
     }
 }
@@ -68,9 +79,6 @@ pub(super) fn sampling_on() -> Parameters {
 
 /// What this version cannot do is refused, not ignored.
 fn refuse_unserved(parameters: &Parameters) -> Result<(), ApiError> {
-    if parameters.watermark == Some(true) {
-        return Err(ApiError::field("watermark", "is not supported"));
-    }
     if parameters.adapter_id.is_some() {
         return Err(ApiError::new(ErrorKind::NotFound, "`adapter_id` names no loaded adapter").at("adapter_id"));
     }
@@ -100,6 +108,7 @@ fn sampling(parameters: &Parameters, api: &Api) -> Result<Sampling, ApiError> {
         logprobs: LogprobSource::Warped,
         penalty_scope: PenaltyScope::AllRelative,
         logit_bias: Vec::new(),
+        watermark: parameters.watermark == Some(true),
     })
 }
 

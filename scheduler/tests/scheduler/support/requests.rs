@@ -35,6 +35,7 @@ pub(crate) fn text(id: u64, num_tokens: u32, max_new_tokens: u32) -> NewSequence
         both_ways: Vec::new(),
         max_new_tokens,
         end_tokens: Arc::new([END]),
+        score_prompt: false,
         cache_salt: 0,
     }
 }

@@ -20,6 +20,8 @@ struct Sequence {
     tokens: Vec<TokenId>,
     /// KV each token must have.
     expected: Vec<u64>,
+    /// Leading tokens after which the next one of the prompt was scored.
+    scored: u32,
     failed: bool,
 }
 
@@ -120,7 +122,15 @@ impl Shard {
         for id in &plan.new_sequences {
             let request = Rc::clone(&requests[id]);
             let tokens = request.prompt.clone();
-            let new = Sequence { request, table: Vec::new(), computed: 0, tokens, expected: Vec::new(), failed: false };
+            let new = Sequence {
+                request,
+                table: Vec::new(),
+                computed: 0,
+                tokens,
+                expected: Vec::new(),
+                scored: 0,
+                failed: false,
+            };
             assert!(self.sequences.insert(*id, new).is_none(), "{id:?} is new twice");
         }
     }
@@ -165,6 +175,7 @@ impl Shard {
         assert_eq!(row.start, sequence.computed, "{:?} goes on somewhere else", row.sequence);
         assert!(row.num_tokens > 0);
         sequence.computed += row.num_tokens;
+        check_score(row, sequence);
         assert_eq!(sequence.table.len() as u32, sequence.computed.div_ceil(self.config.block_size));
         let distinct: BTreeSet<_> = sequence.table.iter().collect();
         assert_eq!(distinct.len(), sequence.table.len(), "a block is twice in a table");
@@ -249,6 +260,17 @@ pub(crate) fn units(request: &NewSequence) -> impl Iterator<Item = BTreeSet<Imag
 
 fn slot(table: &[u32], index: u32, block_size: u32) -> usize {
     (table[(index / block_size) as usize] * block_size + index % block_size) as usize
+}
+
+/// Every token of the prompt but the first is scored, in order, and a row scores only if one is that was not before.
+fn check_score(row: &Row, sequence: &mut Sequence) {
+    let prompt = sequence.request.prompt.len() as u32;
+    let to_score = if sequence.request.score_prompt { prompt - 1 } else { 0 };
+    let end = to_score.min(row.start + row.num_tokens);
+    assert_eq!(row.score, sequence.scored < end, "{:?} scores after {}", sequence.request.id, sequence.scored);
+    assert!(!row.score || row.start <= sequence.scored, "{:?} leaves a token out", sequence.request.id);
+    sequence.scored = sequence.scored.max(end);
+    assert!(!row.sample || sequence.scored == to_score, "{:?} samples before it is scored", sequence.request.id);
 }
 
 fn check_row(row: &Row, sequence: &Sequence, spans: &[&Span]) {

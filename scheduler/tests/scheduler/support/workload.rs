@@ -80,6 +80,7 @@ impl Requests {
             both_ways: both_ways(prompt.len() as u32, &placeholders, rng),
             max_new_tokens: if rng.one_in(4) { rng.range(10, 40) } else { rng.range(1, 10) },
             end_tokens: if rng.one_in(3) { Arc::new([]) } else { Arc::new([3, 7]) },
+            score_prompt: rng.one_in(4),
             cache_salt: u64::from(rng.one_in(5)),
             prompt,
             placeholders,

@@ -44,6 +44,8 @@ pub(crate) struct Tally {
     pub(crate) image_misses: u64,
     /// Tokens that came with the sample they can only follow.
     pub(crate) forced_tokens: u64,
+    /// Rows that scored their prompt.
+    pub(crate) scored_rows: u64,
     /// Ranges of tokens that attend to each other, and those of them with several placeholders.
     pub(crate) ranges: u64,
     pub(crate) ranges_of_many: u64,
@@ -237,6 +239,7 @@ impl World {
         assert!(!plan.rows.is_empty() || (self.plans.is_empty() && plan.encode_images.is_empty()));
         self.started.extend(&plan.new_sequences);
         self.tally.computed_tokens += plan.rows.iter().map(|row| u64::from(row.num_tokens)).sum::<u64>();
+        self.tally.scored_rows += plan.rows.iter().filter(|row| row.score).count() as u64;
         self.count_ranges(&plan);
         for id in &plan.new_sequences {
             let row = plan.rows.iter().find(|row| row.sequence == *id).unwrap();

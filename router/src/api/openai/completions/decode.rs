@@ -8,9 +8,9 @@ use text_generation_scheduler::TokenId;
 
 use super::types::{Scores, TopLogprobs};
 use crate::api::stop::{Cut, StopCutter};
-use crate::api::tgi::{FinishReason, Token};
+use crate::api::tgi::{FinishReason, PrefillToken, Token};
 use crate::detokenize::{Detokenizer, TokenTable};
-use crate::engine::GeneratedToken;
+use crate::engine::{GeneratedToken, PromptToken};
 
 /// Reads one sequence.
 pub(super) struct Decoder {
@@ -44,6 +44,8 @@ pub(super) struct ShownToken {
 /// What a token adds to the answer.
 #[derive(Debug)]
 pub(super) struct Step {
+    /// The scored prompt, with the first token behind it.
+    pub(super) prompt: Vec<ShownToken>,
     pub(super) text: String,
     pub(super) tokens: Vec<ShownToken>,
     pub(super) finish: Option<FinishReason>,
@@ -77,7 +79,7 @@ impl Decoder {
             (Cut::Open(text), Some(finish)) => (text + &self.cutter.finish(), Some(finish.into())),
         };
         self.shown += text.len();
-        Step { text, tokens: self.release(), finish }
+        Step { prompt: Vec::new(), text, tokens: self.release(), finish }
     }
 
     fn wait(&mut self, token: GeneratedToken, text: &str) {
@@ -94,12 +96,68 @@ impl Decoder {
         self.waiting.drain(..shown).map(|(_, token)| token).collect()
     }
 
-    pub(super) fn table(&self) -> &TokenTable {
+    pub(super) fn table(&self) -> &Arc<TokenTable> {
         &self.table
     }
 }
 
+/// The tokens of a prompt that is repeated as `echo`, each with its place there.
+pub(super) fn of_prompt(prompt: Vec<PromptToken>, echo: &str, table: &Arc<TokenTable>) -> Vec<ShownToken> {
+    let mut detokenizer = Detokenizer::from_start(Arc::clone(table), false);
+    let (mut said, mut begin, mut begins) = (String::new(), 0, Vec::with_capacity(prompt.len()));
+    for token in &prompt {
+        let text = detokenizer.push(token.id);
+        begins.push(begin);
+        begin += text.chars().count();
+        said.push_str(&text);
+    }
+    said.push_str(&detokenizer.flush());
+    let place = Place::of(echo, &said);
+    let shown = |(token, begin): (PromptToken, usize)| ShownToken {
+        id: token.id,
+        logprob: token.logprob,
+        top: token.top,
+        offset: place.offset(begin),
+        native_text: table.token_text(token.id),
+    };
+    prompt.into_iter().zip(begins).map(shown).collect()
+}
+
+/// Where what was written stands in what its tokens say, in characters. They may say more: a token for the beginning, a
+/// turn of a chat around it.
+struct Place {
+    written: usize,
+    before: usize,
+    /// How much of what is written is not said, at its start.
+    missing: usize,
+}
+
+impl Place {
+    fn of(written: &str, said: &str) -> Self {
+        let count = |text: &str| text.chars().count();
+        let (length, of_said) = (count(written), count(said));
+        match said.find(written) {
+            Some(at) => Self { written: length, before: count(&said[..at]), missing: 0 },
+            // Pictures say something else than their addresses, and what is cut from a prompt is its start. Either way the
+            // ends are alike.
+            None => Self {
+                written: length,
+                before: of_said.saturating_sub(length),
+                missing: length.saturating_sub(of_said),
+            },
+        }
+    }
+
+    fn offset(&self, begin: usize) -> usize {
+        (begin + self.missing).saturating_sub(self.before).min(self.written)
+    }
+}
+
 impl ShownToken {
+    pub(super) fn prefill(&self) -> PrefillToken {
+        PrefillToken { id: self.id, text: self.native_text.clone(), logprob: self.logprob }
+    }
+
     pub(super) fn native(&self, table: &TokenTable) -> Token {
         let special = table.is_special(self.id);
         Token { id: self.id, text: self.native_text.clone(), logprob: self.logprob.unwrap_or(0.0), special }

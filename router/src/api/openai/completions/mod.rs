@@ -40,6 +40,9 @@ use crate::api::{Api, guided, head, tgi};
         ("several" = (summary = "Two prompts with log-probabilities", value = json!({
             "prompt": ["What is a rabbit?", "What is a fox?"], "max_tokens": 8, "logprobs": 2,
         }))),
+        ("scores" = (summary = "How probable the prompt itself is", value = json!({
+            "prompt": [10, 11, 12], "max_tokens": 0, "echo": true, "logprobs": 1,
+        }))),
     )),
     responses(
         (status = 200, description = "The continuations.",

@@ -1,6 +1,6 @@
 //! One continuation of one prompt as it is read: what each token adds to the answer, whichever way that is sent.
 
-use super::decode::{Decoder, ShownToken, Step};
+use super::decode::{Decoder, ShownToken, Step, of_prompt};
 use super::types::Scores;
 use super::validate::Reply;
 use crate::api::Api;
@@ -27,7 +27,7 @@ pub(super) struct Sequence {
 }
 
 /// The continuations of one prompt. `number` counts the prompts.
-pub(super) fn of_prompt(api: &Api, feeds: Vec<Feed>, number: usize, reply: &Reply) -> Vec<Sequence> {
+pub(super) fn continuations(api: &Api, feeds: Vec<Feed>, number: usize, reply: &Reply) -> Vec<Sequence> {
     let echo = reply.echoes.get(number).cloned().unwrap_or_default();
     let first = number * reply.seeds.len();
     let sequence = |((at, feed), &seed): ((usize, Feed), &u64)| Sequence {
@@ -45,7 +45,7 @@ pub(super) fn of_prompt(api: &Api, feeds: Vec<Feed>, number: usize, reply: &Repl
 /// The continuations of all prompts.
 pub(super) fn of_prompts(api: &Api, running: Vec<Running>, reply: &Reply) -> Vec<Sequence> {
     let prompts = running.into_iter().enumerate();
-    prompts.flat_map(|(number, running)| of_prompt(api, running.feeds, number, reply)).collect()
+    prompts.flat_map(|(number, running)| continuations(api, running.feeds, number, reply)).collect()
 }
 
 impl Sequence {
@@ -61,11 +61,13 @@ impl Sequence {
     pub(super) fn push(&mut self, token: GeneratedToken) -> Step {
         self.usage = self.feed.as_ref().map_or(self.usage, Feed::usage);
         let echo = std::mem::take(&mut self.echo);
+        let prompt = self.feed.as_mut().map(Feed::take_prompt).unwrap_or_default();
+        let prompt = of_prompt(prompt, &echo, self.decoder.table());
         let mut step = if self.prompt_only {
             self.usage.generated_tokens = 0;
-            Step { text: String::new(), tokens: Vec::new(), finish: Some(FinishReason::Length) }
+            Step { prompt, text: String::new(), tokens: Vec::new(), finish: Some(FinishReason::Length) }
         } else {
-            self.decoder.push(token)
+            Step { prompt, ..self.decoder.push(token) }
         };
         step.text.insert_str(0, &echo);
         if step.finish.is_some() {
@@ -78,8 +80,9 @@ impl Sequence {
         self.decoder.table()
     }
 
-    /// The log-probabilities of tokens that are shown, if anybody asked.
-    pub(super) fn logprobs(&self, tokens: &[ShownToken], reply: &Reply) -> Option<Scores> {
-        reply.logprobs.map(|most| Scores::of(tokens, most as usize, self.table()))
+    /// The log-probabilities of tokens that are shown, if anybody asked: those of a prompt that is repeated, too.
+    pub(super) fn logprobs(&self, prompt: &[ShownToken], tokens: &[ShownToken], reply: &Reply) -> Option<Scores> {
+        let repeated = if reply.scored.in_logprobs { prompt } else { &[] };
+        reply.logprobs.map(|most| Scores::of(repeated.iter().chain(tokens), most as usize, self.table()))
     }
 }

@@ -101,35 +101,38 @@ impl Open {
     fn chunks(&mut self, at: usize, token: GeneratedToken) -> Vec<Frame> {
         let Some(sequence) = self.sequences.get_mut(at) else { return Vec::new() };
         let latest = token.id;
-        let Step { mut text, tokens, finish } = sequence.push(token);
-        if text.is_empty() && tokens.is_empty() && finish.is_none() {
+        let Step { mut prompt, mut text, tokens, finish } = sequence.push(token);
+        if prompt.is_empty() && text.is_empty() && tokens.is_empty() && finish.is_none() {
             return Vec::new();
         }
         let sequence = &self.sequences[at];
-        let Some((last, others)) = tokens.split_last() else {
-            return vec![self.bare(sequence, latest, text, finish)];
+        let count = tokens.len();
+        if count == 0 {
+            return vec![self.bare(sequence, latest, Step { prompt, text, tokens, finish })];
+        }
+        let chunk = |(number, token): (usize, ShownToken)| {
+            let (prompt, text) = (std::mem::take(&mut prompt), std::mem::take(&mut text));
+            let finish = finish.filter(|_| number + 1 == count);
+            self.chunk(sequence, Step { prompt, text, tokens: vec![token], finish })
         };
-        let mut frames: Vec<Frame> =
-            others.iter().map(|token| self.chunk(sequence, token, std::mem::take(&mut text), None)).collect();
-        frames.push(self.chunk(sequence, last, text, finish));
-        frames
+        tokens.into_iter().enumerate().map(chunk).collect()
     }
 
-    fn chunk(&self, sequence: &Sequence, token: &ShownToken, text: String, finish: Option<FinishReason>) -> Frame {
-        let native = Native {
-            token: Some(token.native(sequence.table())),
-            top_tokens: token.native_top(self.reply.top_tokens, sequence.table()),
-            details: None,
-        };
-        self.frame(sequence, Step { text, tokens: vec![token.clone()], finish }, native)
+    /// A chunk of one token.
+    fn chunk(&self, sequence: &Sequence, step: Step) -> Frame {
+        let (most, table) = (self.reply.top_tokens, sequence.table());
+        let token = step.tokens.first();
+        let top_tokens = token.map(|token| token.native_top(most, table)).unwrap_or_default();
+        let native = Native { token: token.map(|token| token.native(table)), top_tokens, details: None };
+        self.frame(sequence, step, native)
     }
 
     /// A chunk whose tokens may not be shown, or not yet. Its `token` has no text: clients read one in every event.
-    fn bare(&self, sequence: &Sequence, latest: TokenId, text: String, finish: Option<FinishReason>) -> Frame {
+    fn bare(&self, sequence: &Sequence, latest: TokenId, step: Step) -> Frame {
         let special = sequence.table().is_special(latest);
         let token = Token { id: latest, text: String::new(), logprob: 0.0, special };
         let token = (!self.reply.prompt_only).then_some(token);
-        self.frame(sequence, Step { text, tokens: Vec::new(), finish }, Native { token, ..Native::default() })
+        self.frame(sequence, step, Native { token, ..Native::default() })
     }
 
     fn frame(&self, sequence: &Sequence, step: Step, native: Native) -> Frame {
@@ -137,7 +140,7 @@ impl Open {
         let choice = Choice {
             index: sequence.index,
             text: step.text,
-            logprobs: sequence.logprobs(&step.tokens, &self.reply),
+            logprobs: sequence.logprobs(&step.prompt, &step.tokens, &self.reply),
             finish_reason: step.finish.map(Into::into),
             details: None,
         };

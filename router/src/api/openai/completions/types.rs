@@ -55,7 +55,7 @@ pub(in crate::api) struct CompletionBody {
     /// How many of the most probable tokens to list at each place. At most `--max-top-n-tokens`.
     #[schema(minimum = 0)]
     pub(super) logprobs: Option<u32>,
-    /// Whether the prompt stands in front of the text. Not together with `logprobs`.
+    /// Whether the prompt stands in front of the text. With `logprobs` its tokens are scored too.
     #[schema(default = false)]
     pub(super) echo: Option<bool>,
     /// Not served: refused unless empty.
@@ -90,13 +90,14 @@ pub(in crate::api) struct CompletionBody {
     /// Whether the answer lists its tokens in TGI's form.
     #[schema(default = false)]
     pub(super) details: Option<bool>,
-    /// As `details`; the tokens of the prompt are not listed yet. Not for streams. TGI's.
+    /// As `details`, with the tokens of the prompt too on a server with `--enable-prefill-logprobs`. Not for streams. TGI's.
     #[schema(default = false)]
     pub(super) decoder_input_details: Option<bool>,
     /// How many of the most probable tokens the details list at each place. TGI's.
     #[schema(minimum = 0, default = 0)]
     pub(super) top_n_tokens: Option<u32>,
-    /// Not served yet: refused if true.
+    /// Whether to favour, at each place, a part of the vocabulary that the token before decides, so that the text can be
+    /// told from others.
     #[schema(default = false)]
     pub(super) watermark: Option<bool>,
     /// Whether to go on after the end of the answer; for benchmarks.
@@ -195,7 +196,7 @@ pub(super) struct Scores {
     pub(super) token_logprobs: Vec<Option<f32>>,
     /// The most probable tokens at each place, from token to log-probability.
     pub(super) top_logprobs: Vec<Option<TopLogprobs>>,
-    /// Where each token begins in the text, in characters.
+    /// Where each token begins in the text, in characters. Tokens before the last picture of a prompt are not placed.
     pub(super) text_offset: Vec<usize>,
 }
 

@@ -3,6 +3,7 @@
 use super::prompt::PromptBody;
 use super::types::CompletionBody;
 use crate::api::error::{ApiError, ErrorKind};
+use crate::api::media::ImageLink;
 use crate::api::openai::bias;
 use crate::api::openai::types::StreamOptions;
 use crate::api::openai::validate::model;
@@ -40,10 +41,28 @@ pub(super) struct Reply {
     pub(super) shown: u32,
     /// `max_tokens` is 0: the one token that has to be generated is not part of the answer.
     pub(super) prompt_only: bool,
+    pub(super) scored: Scored,
     pub(super) details: bool,
     /// How many of TGI's `top_tokens` are listed.
     pub(super) top_tokens: usize,
     pub(super) usage: UsageChunks,
+}
+
+/// Where the answer lists the tokens of its prompt with their scores.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) struct Scored {
+    /// In front of the others, as the prompt is in front of the text.
+    pub(super) in_logprobs: bool,
+    /// In TGI's `prefill`.
+    pub(super) in_details: bool,
+}
+
+impl Reply {
+    /// Best tokens wanted in the place of each token of the prompt, if these have to be scored.
+    fn scored_with(&self) -> Option<u32> {
+        let Scored { in_logprobs, in_details } = self.scored;
+        (in_logprobs || in_details).then_some(self.logprobs.filter(|_| in_logprobs).unwrap_or(0))
+    }
 }
 
 /// Which chunks of a stream say what the request has cost.
@@ -70,6 +89,7 @@ impl Completions {
             max_new_tokens,
             ignore_eos: body.ignore_eos == Some(true),
             grammar: grammar.clone(),
+            score_prompt: reply.scored_with(),
             characters,
         };
         let requests = inputs(body.prompt, body.truncate).map(request).collect();
@@ -82,17 +102,11 @@ fn refuse_unserved(body: &CompletionBody) -> Result<(), ApiError> {
         let text = "`suffix` is not supported: write it into the prompt in the model's own format";
         return Err(ApiError::new(ErrorKind::Suffix, text).at("suffix"));
     }
-    if body.watermark == Some(true) {
-        return Err(ApiError::field("watermark", "is not supported"));
-    }
     if body.adapter_id.is_some() {
         return Err(ApiError::new(ErrorKind::NotFound, "`adapter_id` names no loaded adapter").at("adapter_id"));
     }
     if body.stream == Some(true) && body.decoder_input_details == Some(true) {
         return Err(ApiError::field("decoder_input_details", "is not available for streams"));
-    }
-    if body.echo == Some(true) && body.logprobs.is_some() {
-        return Err(ApiError::field("echo", "is refused together with `logprobs` by this version"));
     }
     Ok(())
 }
@@ -116,7 +130,7 @@ fn check_prompts(body: &CompletionBody, api: &Api) -> Result<(), ApiError> {
 }
 
 /// What to generate from, with the images' addresses and the length in characters, of each prompt.
-fn inputs(prompt: PromptBody, truncate: Option<u32>) -> impl Iterator<Item = (Input, Vec<String>, usize)> {
+fn inputs(prompt: PromptBody, truncate: Option<u32>) -> impl Iterator<Item = (Input, Vec<ImageLink>, usize)> {
     let (texts, token_ids) = match prompt {
         PromptBody::Texts(texts) => (texts, Vec::new()),
         PromptBody::TokenIds(token_ids) => (Vec::new(), token_ids),
@@ -127,9 +141,13 @@ fn inputs(prompt: PromptBody, truncate: Option<u32>) -> impl Iterator<Item = (In
     texts.chain(token_ids.into_iter().map(move |ids| (Input::TokenIds { ids, truncate }, Vec::new(), 0)))
 }
 
+fn repeats_prompt(body: &CompletionBody) -> bool {
+    body.echo == Some(true) || body.return_full_text == Some(true)
+}
+
 /// The prompts as text, where the answer repeats them.
 fn echoes(body: &CompletionBody, api: &Api) -> Vec<String> {
-    if body.echo != Some(true) && body.return_full_text != Some(true) {
+    if !repeats_prompt(body) {
         return vec![String::new(); body.prompt.len()];
     }
     let decode = |ids: &Vec<u32>| {
@@ -156,6 +174,10 @@ fn reply(body: &CompletionBody, sampling: &Sampling, api: &Api) -> Result<Reply,
         seeds: (0..generated).map(|index| seed(body.seed, index)).collect(),
         shown,
         prompt_only: body.max_tokens == Some(0),
+        scored: Scored {
+            in_logprobs: body.logprobs.is_some() && repeats_prompt(body),
+            in_details: body.decoder_input_details == Some(true) && api.limits.prefill_logprobs,
+        },
         details: body.details == Some(true) || body.decoder_input_details == Some(true),
         top_tokens: body.top_n_tokens.unwrap_or(0) as usize,
         usage: usage_chunks(body.stream_options.unwrap_or_default()),
@@ -225,6 +247,7 @@ fn sampling(body: &CompletionBody, api: &Api) -> Result<Sampling, ApiError> {
         logprobs: LogprobSource::Raw,
         penalty_scope: PenaltyScope::Output,
         logit_bias: bias::parse(body.logit_bias.as_ref(), api)?,
+        watermark: body.watermark == Some(true),
     })
 }
 

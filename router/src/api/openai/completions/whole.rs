@@ -27,6 +27,8 @@ struct Answered {
 /// A continuation that was read to its end.
 struct Ended {
     sequence: Sequence,
+    /// The prompt, if it was scored.
+    prompt: Vec<ShownToken>,
     text: String,
     tokens: Vec<ShownToken>,
     finish: FinishReason,
@@ -69,7 +71,7 @@ fn write_summed(timings: Vec<Timings>, usage: &Usage, headers: &mut HeaderMap) {
 }
 
 async fn answer(api: &Api, running: Running, number: usize, reply: &Reply) -> Result<Answered, ApiError> {
-    let sequences = sequence::of_prompt(api, running.feeds, number, reply);
+    let sequences = sequence::continuations(api, running.feeds, number, reply);
     let mut ended = try_join_all(sequences.into_iter().map(read)).await?;
     let usage = Usage::of_all(ended.iter().map(|ended| ended.sequence.usage));
     let timings = running.stopwatch.read(&usage);
@@ -84,14 +86,15 @@ async fn answer(api: &Api, running: Running, number: usize, reply: &Reply) -> Re
 }
 
 async fn read(mut sequence: Sequence) -> Result<Ended, ApiError> {
-    let (mut text, mut tokens) = (String::new(), Vec::new());
+    let (mut prompt, mut text, mut tokens) = (Vec::new(), String::new(), Vec::new());
     loop {
         let token = sequence.next().await?;
-        let Step { text: added, tokens: shown, finish } = sequence.push(token);
+        let Step { prompt: scored, text: added, tokens: shown, finish } = sequence.push(token);
+        prompt.extend(scored);
         text.push_str(&added);
         tokens.extend(shown);
         if let Some(finish) = finish {
-            return Ok(Ended { sequence, text, tokens, finish });
+            return Ok(Ended { sequence, prompt, text, tokens, finish });
         }
     }
 }
@@ -105,7 +108,7 @@ impl Ended {
     fn into_choice(self, index: u32, reply: &Reply) -> Choice {
         Choice {
             index,
-            logprobs: self.sequence.logprobs(&self.tokens, reply),
+            logprobs: self.sequence.logprobs(&self.prompt, &self.tokens, reply),
             finish_reason: Some(self.finish.into()),
             details: reply.details.then(|| self.details(reply)),
             text: self.text,
@@ -119,7 +122,11 @@ impl Ended {
             finish_reason: self.finish,
             generated_tokens: self.sequence.usage.generated_tokens,
             seed: self.sequence.seed,
-            prefill: Vec::new(),
+            prefill: if reply.scored.in_details {
+                self.prompt.iter().map(ShownToken::prefill).collect()
+            } else {
+                Vec::new()
+            },
             tokens: self.tokens.iter().map(|token| token.native(table)).collect(),
             best_of_sequences: None,
             top_tokens: if reply.top_tokens > 0 { top_tokens.collect() } else { Vec::new() },

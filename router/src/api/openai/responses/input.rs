@@ -7,7 +7,7 @@ use super::types::{Input, ItemBody, ItemContent, ItemPart};
 use crate::api::error::ApiError;
 use crate::api::limits::RequestLimits;
 use crate::api::openai::conversation::{Parsed, Reader};
-use crate::api::openai::types::TextOr;
+use crate::api::openai::types::{ImageUrl, TextOr};
 use crate::api::ranges;
 use crate::prompt::{Content, Message, Part, Role};
 
@@ -121,7 +121,11 @@ impl Items {
             "input_image" if part.image_url.is_none() && part.file_id.is_some() => {
                 Err(ApiError::field(&format!("{path}.file_id"), "is not served: no files are stored. Use `image_url`"))
             }
-            "input_image" => needed(path, "image_url", part.image_url).map(|url| self.reader.image(url)),
+            "input_image" => {
+                let image = needed(path, "image_url", part.image_url)?;
+                let detail = image.detail.or(part.detail);
+                self.reader.image(path, ImageUrl { detail, ..image })
+            }
             _ => {
                 let known = "must be `input_text`, `input_image`, `output_text` or `refusal`";
                 Err(ApiError::field(&format!("{path}.type"), known))

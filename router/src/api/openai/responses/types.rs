@@ -191,6 +191,8 @@ pub(super) struct ItemPart {
     pub(super) refusal: Option<String>,
     /// The image, for `input_image`: an address or a `data:` URI.
     pub(super) image_url: Option<ImageUrl>,
+    /// How much of the image the model gets, as in a chat: `low`, `high` or `auto`.
+    pub(super) detail: Option<String>,
     /// Refused: no files are stored.
     pub(super) file_id: Option<String>,
 }

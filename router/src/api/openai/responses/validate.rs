@@ -52,6 +52,7 @@ impl Asked {
             max_new_tokens,
             ignore_eos: body.ignore_eos == Some(true),
             grammar,
+            score_prompt: None,
             characters: parsed.characters,
         };
         Ok(Self { request, grammar_field, reply, settings, stream: body.stream == Some(true) })
