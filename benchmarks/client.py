@@ -42,9 +42,15 @@ class Load:
         return 1000 * statistics.median(gap for stream in self.streams for gap in stream.gaps)
 
 
-async def stream(session: aiohttp.ClientSession, url: str, inputs: str, max_new_tokens: int) -> Stream:
+FREE: dict[str, object] = {"ignore_eos": True}
+"""Parameters of an answer that has its full length whatever the model says."""
+
+
+async def stream(
+    session: aiohttp.ClientSession, url: str, inputs: str, max_new_tokens: int, more: dict[str, object]
+) -> Stream:
     """Sends one request and reads it to its end. Raises on any status but 200 and on an error event."""
-    parameters = {"max_new_tokens": max_new_tokens, "do_sample": False, "ignore_eos": True}
+    parameters = {"max_new_tokens": max_new_tokens, "do_sample": False, **more}
     start = time.perf_counter()
     stamps: list[float] = []
     body = {"inputs": inputs, "parameters": parameters}
@@ -59,14 +65,16 @@ async def stream(session: aiohttp.ClientSession, url: str, inputs: str, max_new_
     return Stream(stamps[0] - start, stamps[-1] - start, gaps, len(stamps))
 
 
-async def closed_loop(url: str, prompts: list[str], concurrency: int, max_new_tokens: int) -> Load:
+async def closed_loop(
+    url: str, prompts: list[str], concurrency: int, max_new_tokens: int, more: dict[str, object]
+) -> Load:
     """Works through `prompts` with `concurrency` streams open at a time."""
     todo = list(reversed(prompts))
     done: list[Stream] = []
 
     async def worker(session: aiohttp.ClientSession) -> None:
         while todo:
-            done.append(await stream(session, url, todo.pop(), max_new_tokens))
+            done.append(await stream(session, url, todo.pop(), max_new_tokens, more))
 
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, read_bufsize=1 << 20) as session:
@@ -75,6 +83,8 @@ async def closed_loop(url: str, prompts: list[str], concurrency: int, max_new_to
         return Load(time.perf_counter() - start, done)
 
 
-def load(url: str, prompts: list[str], concurrency: int, max_new_tokens: int) -> Load:
-    """[`closed_loop`] for callers that are not asynchronous."""
-    return asyncio.run(closed_loop(url, prompts, concurrency, max_new_tokens))
+def load(
+    url: str, prompts: list[str], concurrency: int, max_new_tokens: int, more: dict[str, object] | None = None
+) -> Load:
+    """[`closed_loop`] for callers that are not asynchronous. `more` are parameters instead of `FREE`."""
+    return asyncio.run(closed_loop(url, prompts, concurrency, max_new_tokens, FREE if more is None else more))

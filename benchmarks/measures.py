@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import grammars
+import requests
 from client import load
 from loading import measure as load_and_read
 from machine import REPOSITORY
@@ -67,12 +69,9 @@ def scheduler() -> list[Row]:
     return [Row(goal, "< 200 µs", f"{max(medians):.0f} µs", max(medians) < 200, note)]
 
 
-def router_alone(streams: int = 64, tokens: int = 1000) -> list[Row]:
+def router_alone() -> list[Row]:
     """The router in front of a shard that costs nothing; router, shard and client share the machine."""
-    with router_on_zero_cost_shard() as url:
-        address = url.removeprefix("http://")
-        bench = [*CARGO, "-p", "text-generation-router", "--bench", "streams", "--", address, str(streams), str(tokens)]
-        result = json.loads(run(bench).splitlines()[-1])
+    result, _ = zero_cost_streams(64, 1000)
     rate, first = result["tokens_per_second"], result["first_token_us"] / 1000
     return [
         Row(
@@ -90,6 +89,30 @@ def router_alone(streams: int = 64, tokens: int = 1000) -> list[Row]:
             "whole request, shard and client included",
         ),
     ]
+
+
+def many_streams(streams: int = 1000, tokens: int = 1000) -> list[Row]:
+    """A thousand streams at once; the client fails when one of them does not end with its last token."""
+    limits = ["--max-concurrent-requests", str(streams), "--max-batch-size", str(streams)]
+    result, peak_mib = zero_cost_streams(streams, tokens, *limits)
+    wait_s, peak_mb = result["longest_wait_ms"] / 1000, peak_mib * 1.048576
+    return [
+        Row(
+            f"{streams:,} concurrent streams of {tokens:,} tokens, zero-cost shard",
+            "all finish, no stall > 1 s, < 300 MB",
+            f"all, longest {wait_s:.2f} s, {peak_mb:.0f} MB",
+            wait_s < 1 and peak_mb < 300,
+            f"first token included; {result['tokens_per_second']:,.0f} tokens/s; peak of the router",
+        )
+    ]
+
+
+def zero_cost_streams(streams: int, tokens: int, *flags: str) -> tuple[dict[str, float], float]:
+    """What the Rust client measured, and the router's peak memory in MiB."""
+    with router_on_zero_cost_shard(*flags) as router:
+        address = router.url.removeprefix("http://")
+        bench = [*CARGO, "-p", "text-generation-router", "--bench", "streams", "--", address, str(streams), str(tokens)]
+        return json.loads(run(bench).splitlines()[-1]), router.peak_mib()
 
 
 def family_lines() -> list[Row]:
@@ -178,15 +201,63 @@ def concurrent_images(server: Server, requests: int = 32, tokens: int = 32) -> l
     ]
 
 
+def grammar_masks() -> list[Row]:
+    """Masks and compiling over a vocabulary of the size that large models have."""
+    vocabulary = grammars.tokenizer()
+    times, compiled = grammars.mask_times(vocabulary), grammars.compile_ms(vocabulary)
+    mask = f"{times.median_us / 1000:.3f} ms"
+    note = f"median of {times.tokens} tokens, taking the token included; p99 {times.p99_us / 1000:.2f} ms"
+    return [
+        Row("mask a token, 100-property schema, 151,936 tokens", "< 0.1 ms", mask, times.median_us < 100, note),
+        Row("compile the VLM page's schema and its first mask", "< 5 ms", f"{compiled:.2f} ms", compiled < 5, "median"),
+    ]
+
+
+def guided_stream(server: Server, tokens: int = 256) -> list[Row]:
+    """A stream whose every token is masked and none forced, against a free one, and the refusal of costly grammars."""
+    prompts = [f"Hello {number}" for number in range(6)]
+    held: dict[str, object] = {"grammar": {"type": "json", "value": {"type": "string", "minLength": 8 * tokens}}}
+    load(server.url, prompts, 1, tokens, held)
+    rates = [load(server.url, prompts, 1, tokens, more).tokens_per_second for more in (held, None)]
+    slowest = max(refusal_s(server, value) for value in ("(a{1000}){1000}", "(" * 100_000, "a" * 2_000_000))
+    note = f"{rates[0]:.0f} against {rates[1]:.0f} tokens/s"
+    share = rates[0] / rates[1]
+    return [
+        Row("guided stream, one sequence", "≥ 0.9 × a free one", f"{share:.2f} ×", share >= 0.9, note),
+        Row("costly or huge grammar refused", "< 2 s", f"{slowest:.2f} s", slowest < 2, "slowest of 3"),
+    ]
+
+
+def refusal_s(server: Server, expression: str) -> float:
+    """Seconds until the server refuses a regular expression."""
+    grammar = {"type": "regex", "value": expression}
+    body = {"inputs": "x", "parameters": {"max_new_tokens": 1, "grammar": grammar}}
+    started = time.perf_counter()
+    reply = requests.post(f"{server.url}/generate", json=body, timeout=30)
+    if reply.status_code != 422:
+        raise RuntimeError(f"{expression[:20]}… was answered with {reply.status_code}")
+    return time.perf_counter() - started
+
+
 def everything() -> list[Row]:
     """All measures, those that share a server last."""
     rows: list[Row] = []
-    alone: list[Callable[[], list[Row]]] = [family_lines, scheduler, pages, router_alone, loading, start_up]
+    alone: list[Callable[[], list[Row]]] = [
+        family_lines,
+        scheduler,
+        pages,
+        grammar_masks,
+        router_alone,
+        many_streams,
+        loading,
+        start_up,
+    ]
     for measure in alone:
         rows += announced(measure.__name__, measure)
     with launched() as server:
         time.sleep(1)
         rows += announced("one_sequence", lambda: one_sequence(server))
+        rows += announced("guided_stream", lambda: guided_stream(server))
         rows += announced("concurrent_images", lambda: concurrent_images(server))
     return rows
 

@@ -39,8 +39,15 @@ class Server:
 
     def resident_mib(self) -> float:
         """Memory of the launcher with the router in it; shards are processes of their own."""
+        return self._memory_mib("VmRSS")
+
+    def peak_mib(self) -> float:
+        """The most that `resident_mib` has ever been."""
+        return self._memory_mib("VmHWM")
+
+    def _memory_mib(self, field: str) -> float:
         status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
+        return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 
 
 @contextlib.contextmanager
@@ -62,8 +69,8 @@ def launched(*flags: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def router_on_zero_cost_shard() -> Iterator[str]:
-    """A router of its own in front of a shard that computes nothing; yields its address."""
+def router_on_zero_cost_shard(*more: str) -> Iterator[Server]:
+    """A router of its own, with `more` flags, in front of a shard that computes nothing."""
     build = [
         "cargo",
         "build",
@@ -83,13 +90,14 @@ def router_on_zero_cost_shard() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         socket_path = f"{folder}/shard"
         shard = subprocess.Popen([target_folder() / "release" / "examples" / "zero_cost_shard", socket_path])
-        flags = ["--port", str(port), "--prepared", prepared.stdout.strip(), "--shard", f"unix:{socket_path}"]
+        flags = ["--port", str(port), "--prepared", prepared.stdout.strip(), "--shard", f"unix:{socket_path}", *more]
+        start = time.perf_counter()
         router = subprocess.Popen(
             [scripts / "text-generation-router", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
             wait_ready(f"http://127.0.0.1:{port}/ready", router)
-            yield f"http://127.0.0.1:{port}"
+            yield Server(f"http://127.0.0.1:{port}", router.pid, time.perf_counter() - start)
         finally:
             for process in (router, shard):
                 process.terminate()

@@ -141,6 +141,15 @@ def test_a_seeded_answer_is_the_same_in_company(server: Server, red_square_uri: 
     assert both["choices"][0]["message"]["content"] == alone
 
 
+def test_what_lists_properties_is_an_object(server: Server, red_square_uri: str) -> None:
+    """Though the schema does not say so, JSON Schema would let a string pass, and a string is what is wanted most."""
+    [quote] = server.post("/tokenize", {"prompt": '"', "add_special_tokens": False}).json()["tokens"]
+    schema = {"properties": {"red": {"type": "boolean"}}, "required": ["red"]}
+    form = {"type": "json_object", "value": schema}
+    answer = chat(server, red_square_uri, form, temperature=0, logit_bias={str(quote): 100})
+    assert json.loads(content(answer)).keys() == {"red"}
+
+
 @pytest.mark.parametrize("route", ["native", "chat"])
 def test_regex_and_lark(server: Server, red_square_uri: str, route: str) -> None:
     def text(form: Json) -> str:

@@ -175,11 +175,15 @@ def test_what_cannot_be_sent_is_not_sent(visit: Open, field: str, value: str, sa
     assert not [request for request in one.requested if request.method == "POST"]
 
 
-def test_a_schema_is_sent(visit: Open) -> None:
+def test_a_schema_is_sent_and_followed(visit: Open, red_square: bytes) -> None:
     one = visit()
+    one.drop("square.png", red_square)
     _set(one, JSON_schema_of_the_answer=json.dumps(SCHEMA), Max_tokens="60")
-    _ask(one)
+    answer = json.loads(_ask(one).locator(".text").inner_text())
     assert _sent(one)["response_format"] == {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+    assert answer.keys() == {"kind", "count"}
+    assert answer["kind"] in ("photo", "drawing")
+    assert 1 <= answer["count"] <= 5
 
 
 def test_what_the_model_says_is_text(visit: Open) -> None:

@@ -80,6 +80,14 @@ def text_part(text: str) -> Json:
     return {"type": "text", "text": text}
 
 
+def events(server: Server, path: str, body: Json) -> list[Json]:
+    """What each event of a stream holds, but for `[DONE]`."""
+    reply = server.post(path, body)
+    assert reply.status_code == 200, reply.text
+    lines = [line.removeprefix("data:").strip() for line in reply.content.decode().split("\n\n") if line]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
 def user_turn(text: str) -> str:
     """One turn as clients write it who apply the chat template of the embedded model themselves."""
     return f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"

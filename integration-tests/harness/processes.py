@@ -3,6 +3,7 @@
 from pathlib import Path
 
 TCP_LISTEN = "0A"
+TCP_ESTABLISHED = "01"
 PROC = Path("/proc")
 
 
@@ -69,6 +70,14 @@ def listening_tcp(pids: list[int]) -> set[tuple[str, int]]:
                 address, port = fields[1].split(":")
                 found.add((address, int(port, 16)))
     return found
+
+
+def connected_tcp(pids: list[int]) -> set[str]:
+    """Remote addresses (hexadecimal, as the kernel writes them) of the open TCP connections of these processes."""
+    inodes = set[str]().union(*(_socket_inodes(pid) for pid in pids))
+    lines = [line.split() for table in ("tcp", "tcp6") for line in (PROC / "net" / table).read_text().splitlines()[1:]]
+    open_now = [fields for fields in lines if fields[3] == TCP_ESTABLISHED and fields[9] in inodes]
+    return {fields[2].split(":")[0] for fields in open_now}
 
 
 def open_udp(pids: list[int]) -> set[str]:

@@ -12,6 +12,9 @@ use crate::devices::VisibleDevices;
 use crate::error::LaunchError;
 use unserved::LauncherUnservedArgs;
 
+/// More would leave nothing of the model's own choice.
+const MAX_WATERMARK_DELTA: f32 = 100.0;
+
 /// Serves a vision-language model: starts its shards and the router, watches them, stops them.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "text-generation-launcher", version, about, args_override_self = true)]
@@ -114,6 +117,14 @@ pub struct ShardArgs {
     #[arg(long, env = "NUM_THREADS", value_parser = clap::value_parser!(u32).range(1..))]
     pub num_threads: Option<u32>,
 
+    /// Share of the vocabulary that a watermark favours [default: 0.5].
+    #[arg(long, env = "WATERMARK_GAMMA", value_parser = share)]
+    pub watermark_gamma: Option<f32>,
+
+    /// What a watermark adds to the scores of those tokens [default: 2].
+    #[arg(long, env = "WATERMARK_DELTA", value_parser = strength)]
+    pub watermark_delta: Option<f32>,
+
     /// Port on the loopback where the ranks meet [default: a free one].
     #[arg(long, env = "MASTER_PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub master_port: Option<u16>,
@@ -185,6 +196,20 @@ impl AsMut<RouterArgs> for LauncherArgs {
 fn fraction(text: &str) -> Result<f32, String> {
     let share: f32 = text.parse().map_err(|_| "not a number".to_owned())?;
     if share > 0.0 && share <= 1.0 { Ok(share) } else { Err("must be above 0 and at most 1".to_owned()) }
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    let share: f32 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if share > 0.0 && share < 1.0 { Ok(share) } else { Err("must be above 0 and below 1".to_owned()) }
+}
+
+fn strength(text: &str) -> Result<f32, String> {
+    let added: f32 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=MAX_WATERMARK_DELTA).contains(&added) {
+        Ok(added)
+    } else {
+        Err(format!("must be 0 to {MAX_WATERMARK_DELTA}"))
+    }
 }
 
 #[cfg(test)]

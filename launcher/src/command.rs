@@ -112,12 +112,16 @@ fn fair_share(world_size: u32) -> Option<u32> {
 fn shard_options(args: &LauncherArgs) -> Vec<String> {
     let fraction = args.shards.cuda_memory_fraction.map(|share| share.to_string());
     let cache = args.shards.cpu_kv_cache_mb.map(|megabytes| megabytes.to_string());
+    let [gamma, delta] =
+        [args.shards.watermark_gamma, args.shards.watermark_delta].map(|value| value.map(|value| value.to_string()));
     let rows = [
         ("--dtype", args.model.dtype.as_deref()),
         ("--device", args.shards.device.as_deref()),
         ("--attention", args.shards.attention()),
         ("--cuda-memory-fraction", fraction.as_deref()),
         ("--cpu-kv-cache-mb", cache.as_deref()),
+        ("--watermark-gamma", gamma.as_deref()),
+        ("--watermark-delta", delta.as_deref()),
     ];
     rows.into_iter().flat_map(|(flag, value)| option(flag, value)).map(str::to_owned).collect()
 }
@@ -167,6 +171,8 @@ mod tests {
             "warn",
             "--num-threads",
             "3",
+            "--watermark-gamma",
+            "0.25",
         ];
         let told = arguments(&program(&flags).serve(seat()));
         let parent = std::process::id();
@@ -174,7 +180,7 @@ mod tests {
             told,
             format!(
                 "serve --json-output --parent-pid {parent} --prepared /cache/prepared.json --socket /run/shards/1 --rank 1 \
-                 --world-size 2 --master-port 29511 --log-level warning --dtype bfloat16 --device cpu --attention torch --num-threads 3"
+                 --world-size 2 --master-port 29511 --log-level warning --dtype bfloat16 --device cpu --attention torch --watermark-gamma 0.25 --num-threads 3"
             )
         );
     }

@@ -2,8 +2,8 @@
 //!
 //!     streams HOST:PORT NUM_STREAMS TOKENS_PER_STREAM
 //!
-//! Prints one JSON line: tokens per second of all streams together, and the median time to the first token of
-//! one stream at a time. `benchmarks/run.py` starts the router and a shard that computes nothing.
+//! Prints one JSON line: tokens per second of all streams together, the longest that any of them waited for the next
+//! bytes (the first ones included), and the median time to the first token of one stream at a time. `benchmarks/run.py` starts the router and a shard that computes nothing.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 struct Answer {
     first: Duration,
+    longest_wait: Duration,
     events: usize,
 }
 
@@ -35,10 +36,12 @@ async fn stream(address: &str, tokens: usize) -> Result<Answer, Failure> {
     connection.set_nodelay(true)?;
     let start = Instant::now();
     connection.write_all(format!("{head}{body}").as_bytes()).await?;
-    let mut answer = Answer { first: Duration::ZERO, events: 0 };
-    let (mut buffer, mut kept) = (vec![0; 1 << 16], 0);
+    let mut answer = Answer { first: Duration::ZERO, longest_wait: Duration::ZERO, events: 0 };
+    let (mut buffer, mut kept, mut last) = (vec![0; 1 << 16], 0, start);
     loop {
         let read = connection.read(&mut buffer[kept..]).await?;
+        answer.longest_wait = answer.longest_wait.max(last.elapsed());
+        last = Instant::now();
         if read == 0 {
             return if answer.events == tokens { Ok(answer) } else { Err(format!("{} events", answer.events).into()) };
         }
@@ -57,11 +60,13 @@ fn count(bytes: &[u8]) -> usize {
     bytes.windows(EVENT.len()).filter(|window| *window == EVENT).count()
 }
 
-async fn throughput(address: &str, streams: usize, tokens: usize) -> Result<f64, Failure> {
+/// Tokens per second, and the longest wait of any stream.
+async fn together(address: &str, streams: usize, tokens: usize) -> Result<(f64, Duration), Failure> {
     let start = Instant::now();
     let answers = futures::future::try_join_all((0..streams).map(|_| stream(address, tokens))).await?;
     let events: usize = answers.iter().map(|answer| answer.events).sum();
-    Ok(events as f64 / start.elapsed().as_secs_f64())
+    let longest = answers.iter().map(|answer| answer.longest_wait).max().unwrap_or_default();
+    Ok((events as f64 / start.elapsed().as_secs_f64(), longest))
 }
 
 async fn first_token(address: &str) -> Result<f64, Failure> {
@@ -80,9 +85,13 @@ async fn main() -> Result<(), Failure> {
         return Err("usage: streams HOST:PORT NUM_STREAMS TOKENS_PER_STREAM".into());
     };
     let (streams, tokens) = (streams.parse()?, tokens.parse()?);
-    throughput(address, streams, 16).await?;
-    let (first, rate) = (first_token(address).await?, throughput(address, streams, tokens).await?);
-    let line = format!("{{\"tokens_per_second\": {rate:.0}, \"first_token_us\": {first:.0}}}\n");
+    together(address, streams, 16).await?;
+    let first = first_token(address).await?;
+    let (rate, wait) = together(address, streams, tokens).await?;
+    let line = format!(
+        "{{\"tokens_per_second\": {rate:.0}, \"longest_wait_ms\": {}, \"first_token_us\": {first:.0}}}\n",
+        wait.as_millis()
+    );
     tokio::io::stdout().write_all(line.as_bytes()).await?;
     Ok(())
 }

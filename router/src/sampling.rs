@@ -31,6 +31,8 @@ pub struct Sampling {
     pub penalty_scope: PenaltyScope,
     /// Added to the scores of these tokens, after the penalties; no token twice.
     pub logit_bias: Vec<(TokenId, f32)>,
+    /// Whether the token before favours some of the vocabulary, as the shards were told.
+    pub watermark: bool,
 }
 
 impl Default for Sampling {
@@ -49,6 +51,7 @@ impl Default for Sampling {
             logprobs: LogprobSource::Warped,
             penalty_scope: PenaltyScope::Output,
             logit_bias: Vec::new(),
+            watermark: false,
         }
     }
 }

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
-from driver import Driver, load
-from reference import Reference
 
-from text_generation_server.shard import Shard
+if not torch.cuda.is_available():
+    # Read by Triton when a kernel is defined: before anything of ours is imported.
+    os.environ["TRITON_INTERPRET"] = "1"
+
+from driver import Driver, load  # noqa: E402
+from reference import Reference  # noqa: E402
+
+from text_generation_server.shard import Shard  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)

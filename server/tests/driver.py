@@ -62,9 +62,13 @@ def warm_up(**changes: int) -> WarmupRequest:
 
 
 def load(
-    rank: int = 0, world_size: int = 1, master_port: int = 0, dtype: str = "auto", prepared: Path = PREPARED
+    rank: int = 0,
+    world_size: int = 1,
+    master_port: int = 0,
+    prepared: Path = PREPARED,
+    **choices: str,
 ) -> Shard:
-    """A model, warmed up on the CPU: the embedded one, unless it is named."""
+    """A model, warmed up on the CPU: the embedded one, unless it is named. `choices` are dtype and attention."""
     config = ShardConfig(
         prepared=prepared,
         socket=Path("unused"),
@@ -73,7 +77,7 @@ def load(
         master_port=master_port,
         device="cpu",
         num_threads=1,
-        dtype=dtype,
+        **({"attention": "torch"} | choices),  # type: ignore[arg-type]
     )
     shard = Shard(config, PreparedModel.read(prepared))
     # On a CPU an image of the largest size would only fill caches, and each model has another one.

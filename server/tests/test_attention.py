@@ -1,4 +1,4 @@
-"""Every backend against attention written down naively, over random shapes and layouts."""
+"""The `torch` backend, with which others are compared, against attention written down naively."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from driver import ints
+from layouts import lay_out
 from torch import Tensor
 
-from text_generation_server.attention import BACKENDS, UnknownBackend, find_backend
-from text_generation_server.attention.base import AttentionShape, StepLayout
-from text_generation_server.plan import Ints
+from text_generation_server.attention import UnknownBackend, UnsuitableBackend, choose
+from text_generation_server.attention.base import AttentionShape
+from text_generation_server.attention.torch import TorchAttention
 
 HEAD_DIM = 16
 NUM_TOKENS = 4 * 384
@@ -67,19 +68,16 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("block_size", [16, 8, 1])
 @pytest.mark.parametrize("heads", [(6, 2), (4, 4), (3, 1)])
 @pytest.mark.parametrize("limits", [(None, None), (9, None), (None, 20.0), (9, 20.0)])
-def test_matches_dense(
-    backend: str, block_size: int, heads: tuple[int, int], limits: tuple[int | None, float | None]
-) -> None:
+def test_matches_dense(block_size: int, heads: tuple[int, int], limits: tuple[int | None, float | None]) -> None:
     shape = shape_of(heads, *limits)
     num_blocks = NUM_TOKENS // block_size
     cache = torch.zeros(2, 2, num_blocks + 1, block_size, heads[1], HEAD_DIM)
     # What stale blocks hold must not matter, short of what is not finite: the shard clears those.
     cache[:, :, :num_blocks].uniform_(-100, 100)
-    paged, dense = find_backend(backend)(shape, cache), [Dense(shape), Dense(shape)]
+    paged, dense = TorchAttention(shape, cache), [Dense(shape), Dense(shape)]
     generator = torch.Generator().manual_seed(3)
     tables = np.random.default_rng(5).permutation(num_blocks).reshape(4, -1)
     lengths = np.zeros(4, dtype=np.int64)
@@ -131,19 +129,18 @@ RANGES = [(3, 10), (10, 11), (14, 30)]
 CUTS = [[], [3], [10], [14, 30], [3, 10, 11, 14, 30, 31], [12], [38, 39]]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("heads", [(6, 2), (3, 1)])
 @pytest.mark.parametrize("limits", [(None, None), (4, None), (9, None), (25, 20.0)])
 @pytest.mark.parametrize("ignore", [False, True])
 @pytest.mark.parametrize("cuts", CUTS)
 def test_ranges_attend_both_ways(
-    backend: str, heads: tuple[int, int], limits: tuple[int | None, float | None], ignore: bool, cuts: list[int]
+    heads: tuple[int, int], limits: tuple[int | None, float | None], ignore: bool, cuts: list[int]
 ) -> None:
     """Chunks that end where ranges do, beside a row without ranges, give what the whole prompt gives."""
     shape = replace(shape_of(heads, *limits), ranges_ignore_windows=ignore)
     cache = torch.zeros(2, 2, 17, 8, heads[1], HEAD_DIM)
     cache[:, :, :16].uniform_(-100, 100)
-    paged = find_backend(backend)(shape, cache)
+    paged = TorchAttention(shape, cache)
     size = (2, LENGTH, heads[0] + 2 * heads[1], HEAD_DIM)
     qkv_LT = torch.randn(size, generator=torch.Generator().manual_seed(3))
     plain_LT = torch.randn(size, generator=torch.Generator().manual_seed(4))
@@ -162,20 +159,34 @@ def test_ranges_attend_both_ways(
                 torch.testing.assert_close(one, all_of_it[start:stop], atol=1e-4, rtol=1e-4)
 
 
-def lay_out(blocks_RB: Ints, starts_R: Ints, num_tokens_R: Ints, block_size: int) -> StepLayout:
-    slots = [
-        int(blocks[position // block_size]) * block_size + position % block_size
-        for blocks, start, count in zip(blocks_RB, starts_R, num_tokens_R, strict=True)
-        for position in range(start, start + count)
-    ]
-    return StepLayout(
-        num_tokens_R=num_tokens_R,
-        starts_R=starts_R,
-        blocks_RB=blocks_RB.astype(np.int32),
-        slots_T=torch.tensor(slots),
-    )
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("device", "head_dim", "name", "reason"),
+    [
+        (GPU, 128, "triton", "suit the device"),
+        (GPU, 288, "torch", "head widths up to 256, not 288"),
+        (CPU, 128, "torch", "need a GPU"),
+    ],
+)
+def test_auto_says_what_it_chose_and_why(
+    monkeypatch: pytest.MonkeyPatch, device: torch.device, head_dim: int, name: str, reason: str
+) -> None:
+    monkeypatch.setattr("triton.knobs.runtime.interpret", False)
+    chosen = choose("auto", device, replace(shape_of((2, 2), None, None), head_dim=head_dim))
+    assert (chosen.name, reason in chosen.reason) == (name, True)
+
+
+def test_a_backend_that_was_asked_for_is_used_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triton.knobs.runtime.interpret", False)
+    shape = shape_of((2, 2), None, None)
+    assert choose("torch", GPU, shape).load() is TorchAttention
+    assert choose("triton", GPU, shape).name == "triton"
+    with pytest.raises(UnsuitableBackend, match="need a GPU"):
+        choose("triton", CPU, shape)
 
 
 def test_an_unknown_backend_names_the_known() -> None:
-    with pytest.raises(UnknownBackend, match="torch"):
-        find_backend("nonesuch")
+    with pytest.raises(UnknownBackend, match="there is torch, triton"):
+        choose("nonesuch", CPU, shape_of((2, 2), None, None))

@@ -99,6 +99,11 @@ def test_narrow_types_stay_close(driver: Driver, dtype: str, tolerance: float) -
     assert [one[0][1] for one in narrow] == pytest.approx([one[0][1] for one in wide], abs=tolerance)
 
 
+def test_our_kernels_give_the_same_tokens(expected: list[list[int]]) -> None:
+    interpreted = Driver(load(attention="triton"))
+    assert interpreted.generate(PROMPTS[:2], 3, [16]) == [tokens[:3] for tokens in expected[:2]]
+
+
 def test_two_ranks_compute_what_one_does(expected: list[list[int]]) -> None:
     for tokens in two_ranks.run(PROMPTS, NUM_TOKENS, cuts=[16, 40]):
         assert tokens == expected

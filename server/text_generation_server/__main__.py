@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from text_generation_server import lifeline, logs
-from text_generation_server.config import CPU_KV_CACHE_BYTES, ConfigError, PreparedModel, ShardConfig
+from text_generation_server.config import (
+    CPU_KV_CACHE_BYTES,
+    ConfigError,
+    PreparedModel,
+    ShardConfig,
+    WatermarkConfig,
+)
 
 if TYPE_CHECKING:
     import grpc
@@ -56,7 +62,7 @@ def serve(flags: argparse.Namespace) -> int:
 def _serve(config: ShardConfig) -> int:
     prepared = PreparedModel.read(config.prepared)
     # torch takes seconds to import; bad flags and `--help` should not.
-    from text_generation_server.attention import UnknownBackend
+    from text_generation_server.attention import UnknownBackend, UnsuitableBackend
     from text_generation_server.distributed import RanksApart, leave
     from text_generation_server.layers.linear import ShapeError
     from text_generation_server.models import UnsupportedModel
@@ -72,11 +78,20 @@ def _serve(config: ShardConfig) -> int:
         # Before anybody can see the socket, so that whoever does can also end us properly.
         terminated = _stop_on_sigterm(server)
         listen(server, f"unix:{config.socket}")
-    except (WeightError, UnsupportedModel, ShapeError, UnknownBackend, RanksApart, CannotListen) as error:
+    except (
+        WeightError,
+        UnsupportedModel,
+        ShapeError,
+        UnknownBackend,
+        UnsuitableBackend,
+        RanksApart,
+        CannotListen,
+    ) as error:
         raise ConfigError(str(error)) from error
     if terminated.is_set():
         server.stop(grace=None)
     log.info("rank %d of %d serves %s on %s", config.rank, config.world_size, prepared.model_type, shard.device)
+    log.info("attention backend %s: %s", shard.attention.name, shard.attention.reason)
     server.wait_for_termination()
     leave()
     return 0
@@ -114,6 +129,7 @@ def _config(flags: argparse.Namespace) -> ShardConfig:
         cpu_kv_cache_bytes=flags.cpu_kv_cache_mb << 20,
         kv_cache_blocks=flags.kv_cache_blocks,
         num_threads=flags.num_threads,
+        watermark=WatermarkConfig(gamma=flags.watermark_gamma, delta=flags.watermark_delta),
     )
 
 
@@ -138,6 +154,9 @@ def _add_serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpu-kv-cache-mb", type=int, default=CPU_KV_CACHE_BYTES >> 20, help="KV cache on a CPU")
     parser.add_argument("--kv-cache-blocks", type=int, default=0, help="KV blocks at most; 0: what memory allows")
     parser.add_argument("--num-threads", type=int, default=0, help="compute threads on a CPU; 0: torch decides")
+    marks = WatermarkConfig()
+    parser.add_argument("--watermark-gamma", type=float, default=marks.gamma, help="share of tokens it favours")
+    parser.add_argument("--watermark-delta", type=float, default=marks.delta, help="added to the scores of those")
     parser.add_argument("--parent-pid", type=int, help="end when this process, the parent, ends")
     parser.add_argument("--json-output", action="store_true", help="log lines as JSON")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))

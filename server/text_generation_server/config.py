@@ -17,8 +17,28 @@ CPU_KV_CACHE_BYTES = 256 << 20
 """KV cache on a CPU, where free memory says nothing about what we may take."""
 
 
+MAX_WATERMARK_DELTA = 100.0
+"""More would leave nothing of the model's own choice."""
+
+
 class ConfigError(Exception):
     """The flags or the prepared model ask for something this shard cannot do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatermarkConfig:
+    """How the texts of sequences that ask for it are marked. The defaults are those of TGI."""
+
+    gamma: float = 0.5
+    """Share of the vocabulary that is favoured at each place."""
+    delta: float = 2.0
+    """What is added to the scores of its tokens."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.gamma < 1.0:
+            raise ConfigError(f"watermark gamma {self.gamma} is outside (0, 1)")
+        if not 0.0 <= self.delta <= MAX_WATERMARK_DELTA:
+            raise ConfigError(f"watermark delta {self.delta} is outside 0 to {MAX_WATERMARK_DELTA}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +58,7 @@ class ShardConfig:
     kv_cache_blocks: int = 0
     num_threads: int = 0
     max_upload_bytes: int = MAX_UPLOAD_BYTES
+    watermark: WatermarkConfig = WatermarkConfig()
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:

@@ -61,6 +61,8 @@ class Sampling:
     banned_token_ids: tuple[int, ...] = ()
     logit_bias: tuple[tuple[int, float], ...] = ()
     """What is added to the scores of single tokens, no token twice."""
+    watermark: bool = False
+    """Whether the token before favours some of the vocabulary."""
 
     @property
     def may_skip(self) -> bool:

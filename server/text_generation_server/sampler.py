@@ -1,8 +1,8 @@
 """Chooses the next token of every sampled row at once.
 
-Order, as in TGI: repetition penalty, frequency and presence penalty, logit bias, banned ids, grammar, temperature,
-top-k, top-p, typical-p, choice. A random number depends on (seed, position) alone, so company in a batch changes
-nothing.
+Order, as in TGI: watermark, repetition penalty, frequency and presence penalty, logit bias, banned ids, grammar,
+temperature, top-k, top-p, typical-p, choice. A random number depends on (seed, position) alone, so company in a batch
+changes nothing.
 
 Suffixes: S sampled rows, V vocabulary.
 """
@@ -17,9 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from text_generation_server.config import WatermarkConfig
 from text_generation_server.distributed import Ranks
 from text_generation_server.grammar import Allowed
 from text_generation_server.plan import Ints, Sampling
+from text_generation_server.watermark import Watermark
 
 NEG_INF = float("-inf")
 FIRST_CAPACITY = 64
@@ -36,6 +38,7 @@ SETTINGS = np.dtype(
         ("penalised", np.bool_),
         ("biased", np.bool_),
         ("banning", np.bool_),
+        ("watermarked", np.bool_),
         ("temperature", np.float32),
         ("top_k", np.int64),
         ("top_p", np.float32),
@@ -82,7 +85,10 @@ class Choice:
 class Sampler:
     """Sampling state by slot. The last token of each slot stays on the device."""
 
-    def __init__(self, vocab_size: int, device: torch.device, ranks: Ranks) -> None:
+    def __init__(
+        self, vocab_size: int, device: torch.device, ranks: Ranks, watermark: WatermarkConfig | None = None
+    ) -> None:
+        self._watermark = Watermark(watermark or WatermarkConfig(), vocab_size, device)
         self._vocab_size = vocab_size
         self._device = device
         self._ranks = ranks
@@ -116,15 +122,28 @@ class Sampler:
         """The token each slot sampled last."""
         return self._last_token.index_select(0, slots)
 
-    def sample(self, logits_SV: Tensor, slots_S: Ints, positions_S: Ints, allowed: Allowed | None = None) -> Choice:
-        """Chooses, remembers, and copies back once. All ranks choose what rank 0 does, which alone knows `allowed`."""
+    def sample(
+        self,
+        logits_SV: Tensor,
+        slots_S: Ints,
+        positions_S: Ints,
+        allowed: Allowed | None = None,
+        before_S: Tensor | None = None,
+    ) -> Choice:
+        """Chooses, remembers, and copies back once. All ranks choose what rank 0 does, which alone knows `allowed`.
+
+        `before_S` are the tokens that the sampled ones follow; only watermarks look at them.
+        """
         settings_S = self._settings[slots_S]
         scores_SV = logits_SV
         warped_S = ~settings_S["plain"]
         if allowed is not None:
             warped_S[allowed.rows_G] = True
         if warped_S.any():
-            scores_SV = self._warp(logits_SV.clone(), slots_S, settings_S, allowed)
+            scores_SV = logits_SV.clone()
+            if before_S is not None and settings_S["watermarked"].any():
+                self._mark(scores_SV, before_S, settings_S)
+            scores_SV = self._warp(scores_SV, slots_S, settings_S, allowed)
         logprobs_SV = torch.log_softmax(scores_SV, -1)
         token_ids_S = self._choose(scores_SV, logprobs_SV, settings_S, positions_S)
         reported_SV = _reported(logits_SV, logprobs_SV, settings_S["raw_logprobs"] & warped_S)
@@ -174,6 +193,10 @@ class Sampler:
                 scores_SV.index_copy_(0, index, warp(scores_SV.index_select(0, index), values[:, None]))
         return scores_SV
 
+    def _mark(self, scores_SV: Tensor, before_S: Tensor, settings_S: NDArray[np.void]) -> None:
+        rows_W = torch.from_numpy(np.flatnonzero(settings_S["watermarked"])).to(self._device)
+        self._watermark.favour(scores_SV, rows_W, before_S.index_select(0, rows_W).tolist())
+
     def _penalise(self, scores_SV: Tensor, slots_S: Ints, settings_S: NDArray[np.void]) -> None:
         for row in np.flatnonzero(settings_S["penalised"]).tolist():
             scores_SV[row] = penalise(scores_SV[row], self._counts[int(slots_S[row])])
@@ -195,7 +218,12 @@ def _is_penalised(sampling: Sampling) -> bool:
 
 def _settings(sampling: Sampling) -> tuple[object, ...]:
     filters = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.typical_p)
-    changes = (_is_penalised(sampling), bool(sampling.logit_bias), bool(sampling.banned_token_ids))
+    changes = (
+        _is_penalised(sampling),
+        bool(sampling.logit_bias),
+        bool(sampling.banned_token_ids),
+        sampling.watermark,
+    )
     plain = sampling.greedy and filters == (1.0, 0, 1.0, 1.0) and not any(changes)
     flags = (plain, sampling.greedy, sampling.raw_logprobs, *changes)
     return (*flags, *filters, sampling.num_top_tokens, sampling.seed)

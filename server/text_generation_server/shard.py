@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from text_generation_server import distributed, models, warmup
-from text_generation_server.attention import DEFAULT, find_backend
+from text_generation_server import attention, distributed, models, warmup
 from text_generation_server.config import ConfigError, PreparedModel, ShardConfig
 from text_generation_server.grammar import Grammars
 from text_generation_server.images import ImageEncoder, ImageStore
@@ -55,8 +54,8 @@ class Shard:
                 prepared.model_type, prepared.config, weights, self.ranks, known_to_transformers=known
             )
         self._threads = Threads.choose(config, weights.total_bytes)
-        self.backend_name = DEFAULT if config.attention == "auto" else config.attention
-        self.backend = find_backend(self.backend_name)
+        self.attention = attention.choose(config.attention, self.device, self.model.shape.attention)
+        self.backend = self.attention.load()
         self.images = ImageStore(config.max_upload_bytes)
         self._like = torch.empty(0, dtype=self.dtype, device=self.device)
         self._encoder = ImageEncoder(self.model, prepared.processor, self.ranks, self._like)
@@ -126,7 +125,7 @@ class Shard:
 
     def _new_runner(self, request: WarmupRequest, num_blocks: int) -> StepRunner:
         kv_cache = KvCache(self.model.shape.attention, num_blocks, request.block_size, self._like)
-        place = Place(self.ranks, self.backend, self._grammars)
+        place = Place(self.ranks, self.backend, self._grammars, self.config.watermark)
         return StepRunner(self.model, place, request, kv_cache)
 
     def _check_warm_up(self, request: WarmupRequest) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from text_generation_server.attention.base import AttentionBackend
 from text_generation_server.batch import Batch, FindImage, Limits, pack
+from text_generation_server.config import WatermarkConfig
 from text_generation_server.distributed import Ranks
 from text_generation_server.grammar import Allowed, Grammars, GuidedSlots
 from text_generation_server.kv_cache import KvCache
@@ -48,6 +49,7 @@ class Place:
     ranks: Ranks
     backend: type[AttentionBackend]
     grammars: Grammars | None
+    watermark: WatermarkConfig
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class StepRunner:
         self._model = model
         self._ranks = place.ranks
         self._grammars = place.grammars
+        self._watermark = place.watermark
         self._kv_cache = kv_cache
         self._device = kv_cache.tensor.device
         self._attention = place.backend(model.shape.attention, kv_cache.tensor)
@@ -82,7 +85,7 @@ class StepRunner:
     def reset(self) -> None:
         """Forgets every sequence. The KV cache needs no cleaning: blocks are cleared when they are handed out."""
         self._table = SequenceTable(-(-self.request.max_sequence_tokens // self.request.block_size))
-        self._sampler = Sampler(self._model.shape.vocab_size, self._device, self._ranks)
+        self._sampler = Sampler(self._model.shape.vocab_size, self._device, self._ranks, self._watermark)
         self._guided = GuidedSlots(self._grammars)
         self._scorer = PromptScorer(self._model.shape.vocab_size, self._device)
 
@@ -137,7 +140,8 @@ class StepRunner:
     def _forward(self, batch: Batch) -> Tensor:
         if batch.new_blocks is not None:
             self._kv_cache.clear(batch.new_blocks)
-        hidden_TH, added = merge(self._model.embed(self._token_ids(batch)), batch.spans)
+        token_ids_T = self._token_ids(batch)
+        hidden_TH, added = merge(self._model.embed(token_ids_T), batch.spans)
         self._attention.begin_step(batch.layout)
         return self._model.forward(hidden_TH, batch.positions_AT, self._attention, added)
 
@@ -147,7 +151,8 @@ class StepRunner:
         # The head is the largest matrix of a small model; only tokens that sample pay for it.
         logits_SV = self._model.logits(hidden_TH.index_select(0, batch.sample_tokens))
         allowed = self._guided.allowed(batch.sample_slots, batch.sample_positions)
-        choice = self._sampler.sample(logits_SV, batch.sample_slots, batch.sample_positions, allowed)
+        before_S = token_ids_T.index_select(0, batch.sample_tokens)
+        choice = self._sampler.sample(logits_SV, batch.sample_slots, batch.sample_positions, allowed, before_S)
         self._guided.accept(batch.sample_slots, batch.sample_positions, choice.token_ids, choice.good)
         return choice, allowed
 

@@ -165,6 +165,7 @@ def _sampling(message: pb.Sampling) -> Sampling:
         relative_penalty=message.penalty_scope == pb.PENALTY_SCOPE_ALL_RELATIVE,
         banned_token_ids=tuple(_u32(message.banned_token_ids, "banned_token_ids").tolist()),
         logit_bias=_logit_bias(message),
+        watermark=message.watermark,
     )
 
 
@@ -242,7 +243,7 @@ def info_message(shard: Shard) -> pb.ShardInfo:
         world_size=shard.ranks.world_size,
         position_axes=shape.position_axes,
         takes_images=shard.takes_images,
-        attention_backend=shard.backend_name,
+        attention_backend=shard.attention.name,
     )
 
 

@@ -49,8 +49,8 @@ const FLAGS: &[(&str, Option<&str>, bool)] = &[
     ("otlp-service-name", Some("tgi"), true),
     ("cors-allow-origin", Some("*"), false),
     ("api-key", Some("secret"), false),
-    ("watermark-gamma", Some("0.5"), true),
-    ("watermark-delta", Some("2.0"), true),
+    ("watermark-gamma", Some("0.5"), false),
+    ("watermark-delta", Some("2.0"), false),
     ("ngrok", None, true),
     ("ngrok-authtoken", Some("token"), true),
     ("ngrok-edge", Some("edge"), true),
@@ -119,6 +119,15 @@ fn a_share_of_memory_is_a_share() {
         assert!(parse::<LauncherArgs>(words).is_err(), "{bad}");
     }
     assert_eq!(parsed(&["--cuda-memory-fraction", "1"]).shards.cuda_memory_fraction, Some(1.0));
+}
+
+#[test]
+fn a_watermark_favours_some_and_not_all() {
+    let rows = [("--watermark-gamma", "0"), ("--watermark-gamma", "1"), ("--watermark-delta", "-1")];
+    for (flag, bad) in rows.into_iter().chain([("--watermark-delta", "nan"), ("--watermark-delta", "101")]) {
+        let words = ["launcher", &format!("{flag}={bad}")].map(OsString::from);
+        assert!(parse::<LauncherArgs>(words).is_err(), "{flag} {bad}");
+    }
 }
 
 #[test]

@@ -43,12 +43,6 @@ pub(super) struct LauncherUnservedArgs {
     /// By how much positions are stretched.
     #[arg(long, env = "ROPE_FACTOR")]
     rope_factor: Option<f32>,
-    /// Share of tokens that a watermark favours.
-    #[arg(long, env = "WATERMARK_GAMMA")]
-    watermark_gamma: Option<f32>,
-    /// Strength of a watermark.
-    #[arg(long, env = "WATERMARK_DELTA")]
-    watermark_delta: Option<f32>,
     /// Adapters to load.
     #[arg(long, env = "LORA_ADAPTERS")]
     lora_adapters: Option<String>,
@@ -87,8 +81,6 @@ impl LauncherUnservedArgs {
             (self.weights_cache_override.is_some(), "--weights-cache-override", "give the folder to --model-id"),
             (self.rope_scaling.is_some(), "--rope-scaling", "the model's own positions are used"),
             (self.rope_factor.is_some(), "--rope-factor", "the model's own positions are used"),
-            (self.watermark_gamma.is_some(), "--watermark-gamma", "watermarks are not served yet"),
-            (self.watermark_delta.is_some(), "--watermark-delta", "watermarks are not served yet"),
             (self.lora_adapters.is_some(), "--lora-adapters", "adapters are not served yet"),
         ])
     }

@@ -160,6 +160,11 @@ impl RouteFamily {
     }
 }
 
+/// Whether errors of a route may have OpenAI's form.
+pub(super) fn takes_objects(path: &str) -> bool {
+    RouteFamily::of(path) == RouteFamily::OpenAi
+}
+
 /// Why a request was refused or given up.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{message}")]

@@ -8,8 +8,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::Api;
 use super::error::{ApiError, ErrorKind};
+use super::{Api, trace};
 
 /// Echoed when the client sent one, made up otherwise.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -41,9 +41,11 @@ fn is_acceptable(id: &[u8]) -> bool {
     !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES && id.iter().all(u8::is_ascii_graphic)
 }
 
-/// Middleware: names the request, and logs how it went. The line holds nothing that the client wrote but its id.
+/// Middleware: names the request, and logs how it went. The line holds nothing that the client wrote but its id and the
+/// trace it is part of.
 pub(super) async fn identify(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
+    let trace_id = trace::trace_id(request.headers()).map(str::to_owned);
     request.extensions_mut().insert(id.clone());
     let (method, started) = (request.method().clone(), Instant::now());
     let mut response = next.run(request).await;
@@ -52,9 +54,9 @@ pub(super) async fn identify(mut request: Request, next: Next) -> Response {
     let error = response.extensions().get::<ApiError>().map(ApiError::kind);
     // Probes ask every second.
     if method == Method::POST {
-        tracing::info!(%method, route, status, ?error, milliseconds, request_id = ?id.0, "answered");
+        tracing::info!(%method, route, status, ?error, milliseconds, request_id = ?id.0, trace_id, "answered");
     } else {
-        tracing::debug!(%method, route, status, ?error, milliseconds, request_id = ?id.0, "answered");
+        tracing::debug!(%method, route, status, ?error, milliseconds, request_id = ?id.0, trace_id, "answered");
     }
     response.headers_mut().insert(REQUEST_ID, id.0);
     response

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::openapi::Refusals;
+use crate::images::ImageLimits;
 
 /// The format of `/metrics`.
 const PROMETHEUS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -57,6 +58,50 @@ pub(super) struct Info {
     takes_images: bool,
     /// Most bytes of a body.
     payload_limit: usize,
+    /// Most messages of a conversation.
+    max_messages: usize,
+    /// Most parts of all its messages together.
+    max_parts: usize,
+    /// Most tools of a request.
+    max_tools: usize,
+    /// Most bytes of a grammar or schema; null if they are not served.
+    max_grammar_bytes: Option<usize>,
+    /// What may be asked of images; null if the model takes none.
+    image_limits: Option<ImageBounds>,
+}
+
+/// Limits on the images of a request. Whatever is beyond one is refused with a 422.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ImageLimits)]
+struct ImageBounds {
+    /// Images.
+    max_images: usize,
+    /// Encoded bytes of one image.
+    max_bytes: u64,
+    /// Encoded bytes of all of them.
+    max_request_bytes: u64,
+    /// Pixels of one image.
+    max_pixels: u64,
+    /// Pixels of all of them.
+    max_request_pixels: u64,
+    /// Width and height of one image.
+    max_side: u32,
+    /// Seconds for fetching and decoding them all.
+    timeout_seconds: u64,
+}
+
+impl From<&ImageLimits> for ImageBounds {
+    fn from(limits: &ImageLimits) -> Self {
+        Self {
+            max_images: limits.max_images,
+            max_bytes: limits.max_bytes,
+            max_request_bytes: limits.max_request_bytes,
+            max_pixels: limits.max_pixels,
+            max_request_pixels: limits.max_request_pixels,
+            max_side: limits.max_side,
+            timeout_seconds: limits.media_timeout.as_secs(),
+        }
+    }
 }
 
 /// The model and the limits of the server.
@@ -86,6 +131,11 @@ pub(super) async fn info(State(api): State<Arc<Api>>) -> Json<Info> {
         docker_label: None,
         takes_images: api.images.is_some(),
         payload_limit: limits.payload_limit,
+        max_messages: limits.max_messages,
+        max_parts: limits.max_parts,
+        max_tools: limits.max_tools,
+        max_grammar_bytes: api.grammars.as_ref().map(|grammars| grammars.limits().max_bytes),
+        image_limits: api.images.as_ref().map(|images| images.limits().into()),
     })
 }
 

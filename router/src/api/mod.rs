@@ -28,6 +28,7 @@ mod text;
 mod tgi;
 mod timing;
 mod tokens;
+mod trace;
 mod web;
 
 #[cfg(test)]

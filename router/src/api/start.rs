@@ -9,6 +9,7 @@ use text_generation_scheduler::TokenId;
 use super::error::ApiError;
 use super::feed::Feed;
 use super::generator::{Admission, Tokens};
+use super::media::ImageLink;
 use super::timing::Stopwatch;
 use super::{Api, guided, media};
 use crate::engine::GenerateRequest;
@@ -24,7 +25,7 @@ const CUTTABLE_TOKENS: u32 = 1024;
 #[derive(Debug)]
 pub(super) struct ValidRequest {
     pub(super) input: Input,
-    pub(super) image_urls: Vec<String>,
+    pub(super) image_urls: Vec<ImageLink>,
     pub(super) sampling: Sampling,
     /// One a sequence.
     pub(super) seeds: Vec<u64>,

@@ -82,9 +82,12 @@ impl StepMetrics {
         }
     }
 
+    /// `kv_tokens` is what all blocks of the cache hold.
     pub(super) fn state(&self, stats: &Stats, kv_tokens: u32) {
+        let held = stats.blocks_total.saturating_sub(stats.blocks_free + stats.blocks_cached);
+        let share = held as f64 / stats.blocks_total.max(1) as f64;
         self.batch_current_size.set(stats.running as f64);
-        self.batch_current_max_tokens.set(f64::from(kv_tokens));
+        self.batch_current_max_tokens.set((share * f64::from(kv_tokens)).round());
         self.queue_size.set(stats.waiting as f64);
         self.preemptions.set(stats.preemptions as f64);
     }

@@ -40,6 +40,17 @@ impl FixedGrid {
         Ok(Self { square, resize, filter, image_token, num_tokens: count(output(resize))? })
     }
 
+    /// The image stretched to `size`.
+    pub(super) fn stretched(
+        config: &Value,
+        processor: &Value,
+        size: ImageSize,
+        num_tokens: u32,
+    ) -> Result<Self, InvalidSetting> {
+        let (filter, image_token) = (settings::filter(processor)?, settings::image_token(config)?);
+        Ok(Self { square: None, resize: Resize::Stretch(size), filter, image_token, num_tokens })
+    }
+
     /// A square in the processor's mean colour with the image in its middle, resized to `size`.
     pub(super) fn padded(
         config: &Value,
@@ -47,9 +58,8 @@ impl FixedGrid {
         size: ImageSize,
         num_tokens: u32,
     ) -> Result<Self, InvalidSetting> {
-        let (filter, image_token) = (settings::filter(processor)?, settings::image_token(config)?);
         let square = Some(settings::mean_colour(processor)?);
-        Ok(Self { square, resize: Resize::Stretch(size), filter, image_token, num_tokens })
+        Ok(Self { square, ..Self::stretched(config, processor, size, num_tokens)? })
     }
 
     fn view(&self, image: ImageSize) -> Option<View> {

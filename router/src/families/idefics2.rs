@@ -21,6 +21,7 @@ pub(super) fn build(config: &Value, processor: &Value) -> Result<Arc<dyn VlmFami
     Ok(Arc::new(Idefics2::new(config, processor)?))
 }
 
+#[derive(Clone)]
 struct Idefics2 {
     shortest_edge: u32,
     longest_edge: u32,
@@ -86,6 +87,11 @@ impl VlmFamily for Idefics2 {
 
     fn anchor(&self) -> TokenId {
         self.image_token
+    }
+
+    /// The processor's own without `do_image_splitting`: no quarters.
+    fn low_detail(&self) -> Option<Arc<dyn VlmFamily>> {
+        self.quarters.then(|| Arc::new(Self { quarters: false, ..self.clone() }) as Arc<dyn VlmFamily>)
     }
 }
 

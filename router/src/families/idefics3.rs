@@ -24,6 +24,7 @@ pub(super) fn build(config: &Value, processor: &Value) -> Result<Arc<dyn VlmFami
     Ok(Arc::new(Idefics3::new(config, processor)?))
 }
 
+#[derive(Clone)]
 struct Idefics3 {
     longest_edge: u32,
     tile: u32,
@@ -109,6 +110,11 @@ impl VlmFamily for Idefics3 {
 
     fn anchor(&self) -> TokenId {
         self.image_token
+    }
+
+    /// The processor's own without `do_image_splitting`: the whole in one tile.
+    fn low_detail(&self) -> Option<Arc<dyn VlmFamily>> {
+        self.splits.then(|| Arc::new(Self { splits: false, ..self.clone() }) as Arc<dyn VlmFamily>)
     }
 }
 

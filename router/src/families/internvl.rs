@@ -15,6 +15,7 @@ const MAX_TILE_SIDE: u32 = 1 << 13;
 const MAX_TILES: u32 = 255;
 const MAX_TOKENS_PER_TILE: u32 = 1 << 16;
 
+#[derive(Clone)]
 struct Tiles {
     tile: ImageSize,
     /// Columns and rows, in the order in which the processor tries them.
@@ -57,6 +58,12 @@ impl VlmFamily for Tiles {
 
     fn anchor(&self) -> TokenId {
         self.image_token
+    }
+
+    /// The processor's own with `max_patches` of 1.
+    fn low_detail(&self) -> Option<Arc<dyn VlmFamily>> {
+        let low = Self { grids: Vec::new(), ..self.clone() };
+        (!self.grids.is_empty()).then(|| Arc::new(low) as Arc<dyn VlmFamily>)
     }
 }
 

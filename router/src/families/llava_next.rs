@@ -7,17 +7,21 @@ use serde_json::Value;
 use text_generation_scheduler::TokenId;
 
 use super::anyres::AnyRes;
+use super::clip::FixedGrid;
 use super::settings::{self, InvalidSetting};
 use super::{ImageLayout, ImageRejected, ImageSize, Piece, VlmFamily};
 
 struct LlavaNext {
     anyres: AnyRes,
+    /// The squeezed image alone, with the newline that the model puts behind what has no rows.
+    squeezed: Arc<FixedGrid>,
     image_token: TokenId,
 }
 
 pub(super) fn build(config: &Value, processor: &Value) -> Result<Arc<dyn VlmFamily>, InvalidSetting> {
     let anyres = AnyRes::new(config, processor)?;
-    Ok(Arc::new(LlavaNext { anyres, image_token: settings::image_token(config)? }))
+    let squeezed = FixedGrid::stretched(config, processor, anyres.patches.size(), anyres.patches.num_tokens + 1)?;
+    Ok(Arc::new(LlavaNext { anyres, squeezed: Arc::new(squeezed), image_token: settings::image_token(config)? }))
 }
 
 impl VlmFamily for LlavaNext {
@@ -33,5 +37,9 @@ impl VlmFamily for LlavaNext {
 
     fn anchor(&self) -> TokenId {
         self.image_token
+    }
+
+    fn low_detail(&self) -> Option<Arc<dyn VlmFamily>> {
+        Some(self.squeezed.clone())
     }
 }

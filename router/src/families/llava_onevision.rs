@@ -46,6 +46,11 @@ impl VlmFamily for LlavaOnevision {
     fn several(&self) -> Option<Arc<dyn VlmFamily>> {
         Some(self.several.clone())
     }
+
+    /// As one of several: not tiled.
+    fn low_detail(&self) -> Option<Arc<dyn VlmFamily>> {
+        self.several()
+    }
 }
 
 impl LlavaOnevision {

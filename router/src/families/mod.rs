@@ -194,11 +194,20 @@ pub trait VlmFamily: Send + Sync {
         None
     }
 
+    /// The rules for an image that few tokens are to stand for, where the model's processor can be set to make fewer.
+    /// Everything else is the same.
+    fn low_detail(&self) -> Option<Arc<dyn VlmFamily>> {
+        None
+    }
+
     /// Position ids of the expanded prompt. Most families count from zero.
     fn positions(&self, _prompt: &PlacedPrompt<'_>) -> Positions {
         Positions::Sequential
     }
 }
+
+/// Most tokens of an image at low detail, in families that give a larger image more of them. About what the others take.
+const LOW_DETAIL_TOKENS: u32 = 256;
 
 /// Encoders cost most near squares and at the limits.
 const PROBE_SIDES: [u32; 6] = [56, 336, 1024, 2048, 4096, 8192];

@@ -7,12 +7,13 @@ use serde_json::Value;
 use text_generation_scheduler::TokenId;
 
 use super::settings::{self, InvalidSetting};
-use super::{Filter, ImageLayout, ImageRejected, ImageSize, Piece, View, VlmFamily};
+use super::{Filter, ImageLayout, ImageRejected, ImageSize, LOW_DETAIL_TOKENS, Piece, View, VlmFamily};
 
 /// No encoder of this kind is larger; a larger number is a broken checkpoint.
 const MAX_SIDE: u32 = 1 << 15;
 
 /// One view of a variable size; a run of image tokens and a marker for each row.
+#[derive(Clone)]
 struct PatchRows {
     /// Larger images shrink to fit into it.
     largest: ImageSize,
@@ -52,6 +53,14 @@ impl VlmFamily for PatchRows {
 
     fn anchor(&self) -> TokenId {
         self.image_token
+    }
+
+    /// The processor's own with a smaller `size`.
+    fn low_detail(&self) -> Option<Arc<dyn VlmFamily>> {
+        let side = LOW_DETAIL_TOKENS.isqrt().saturating_mul(self.patch);
+        let largest = ImageSize::new(self.largest.width.min(side), self.largest.height.min(side));
+        let low = Self { largest, ..self.clone() };
+        (largest != self.largest).then(|| Arc::new(low) as Arc<dyn VlmFamily>)
     }
 }
 

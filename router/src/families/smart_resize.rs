@@ -1,11 +1,15 @@
 //! The geometry of `Qwen2VLImageProcessor`: one view at about the image's own resolution, both sides multiples of what
 //! a token covers, the number of pixels between two bounds; and positions of time, row and column.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use text_generation_scheduler::{Positions, TokenId};
 
 use super::settings::{self, InvalidSetting};
-use super::{Filter, ImageLayout, ImageRejected, ImageSize, PlacedPrompt, View, VlmFamily};
+use super::{
+    Filter, ImageLayout, ImageRejected, ImageSize, LOW_DETAIL_TOKENS, PlacedImage, PlacedPrompt, View, VlmFamily,
+};
 
 /// The processor refuses images that are longer than this many times their width, or the other way round.
 const MAX_ASPECT_RATIO: f64 = 200.0;
@@ -14,6 +18,7 @@ const MAX_ASPECT_RATIO: f64 = 200.0;
 const MAX_TOKEN_SIDE: u32 = 1 << 12;
 
 /// One view of variable size, a token for each square of it.
+#[derive(Clone)]
 pub(super) struct SmartResize {
     /// Width and height of what a token covers.
     token_side: u32,
@@ -58,10 +63,15 @@ impl SmartResize {
         }
     }
 
-    /// Tokens of a view of the image, by columns and rows.
-    fn grid(&self, image: ImageSize) -> ImageSize {
-        let ImageSize { width, height } = self.resized(image);
-        ImageSize::new(width / self.token_side, height / self.token_side)
+    /// Tokens of a view, by columns and rows.
+    fn grid(&self, view: ImageSize) -> ImageSize {
+        ImageSize::new(view.width / self.token_side, view.height / self.token_side)
+    }
+
+    /// The view that a placed image became, perhaps within other bounds than these.
+    fn view(&self, image: &PlacedImage<'_>) -> ImageSize {
+        let made = image.layout.views.first().and_then(|view| view.output(image.size));
+        made.unwrap_or_else(|| self.resized(image.size))
     }
 }
 
@@ -74,8 +84,9 @@ impl VlmFamily for SmartResize {
         if f64::from(width.max(height)) / f64::from(width.min(height)) > MAX_ASPECT_RATIO {
             return Err(ImageRejected::AspectRatio { width, height });
         }
-        let num_tokens = u32::try_from(self.grid(image).pixels()).unwrap_or(u32::MAX);
-        Ok(ImageLayout::plain(View::resized(self.resized(image), self.filter), num_tokens))
+        let view = self.resized(image);
+        let num_tokens = u32::try_from(self.grid(view).pixels()).unwrap_or(u32::MAX);
+        Ok(ImageLayout::plain(View::resized(view, self.filter), num_tokens))
     }
 
     fn image_token(&self) -> TokenId {
@@ -86,6 +97,13 @@ impl VlmFamily for SmartResize {
         self.image_token
     }
 
+    /// The processor's own with a lower `max_pixels`.
+    fn low_detail(&self) -> Option<Arc<dyn VlmFamily>> {
+        let budget = LOW_DETAIL_TOKENS.saturating_mul(self.token_side.pow(2));
+        let low = Self { min_pixels: self.min_pixels.min(budget), max_pixels: budget, ..self.clone() };
+        (budget < self.max_pixels).then(|| Arc::new(low) as Arc<dyn VlmFamily>)
+    }
+
     fn positions(&self, prompt: &PlacedPrompt<'_>) -> Positions {
         if prompt.images.is_empty() {
             return Positions::Sequential;
@@ -93,7 +111,7 @@ impl VlmFamily for SmartResize {
         let mut axes = Axes::default();
         for image in prompt.images {
             axes.count_to(image.offset as usize);
-            axes.push_image(self.grid(image.size));
+            axes.push_image(self.grid(self.view(image)));
         }
         axes.count_to(prompt.token_ids.len());
         Positions::Explicit { axes: axes.time_row_column.into(), next: axes.next }

@@ -8,6 +8,7 @@ mod goldens;
 mod hub;
 mod idefics;
 mod internvl;
+mod low_detail;
 mod pixtral;
 
 /// The embedded default: a stretched square of 192 and a grid of 6x6.

@@ -53,6 +53,11 @@ impl GrammarCompiler {
         }
     }
 
+    /// The limits it works within.
+    pub fn limits(&self) -> &GrammarLimits {
+        &self.limits
+    }
+
     /// The grammar in the form the shard reads, once it is known that it can be followed.
     ///
     /// # Errors

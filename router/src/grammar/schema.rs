@@ -1,7 +1,8 @@
-//! What a schema leaves open and a model had better not use: objects that list their properties get no others.
+//! What a schema leaves open and a model had better not use: what lists properties is an object, and gets no others.
 //!
-//! Whatever is valid by the narrower schema is valid by the one that was sent. text-generation-inference wrote listed
-//! properties only; without this a small model invents keys until it is cut off.
+//! Whatever is valid by the narrower schema is valid by the one that was sent. text-generation-inference wrote objects
+//! of the listed properties only; without this a small model invents keys until it is cut off, or writes a string where
+//! nobody said `"type": "object"`.
 
 use serde_json::{Map, Value};
 
@@ -20,6 +21,9 @@ const SAY_MORE: [&str; 11] = [
     "minProperties",
 ];
 
+/// With one of these a schema that lists properties says itself whether it is for objects, or might be for others.
+const SAY_WHICH: [&str; 9] = ["type", "enum", "const", "allOf", "anyOf", "oneOf", "$ref", "$dynamicRef", "if"];
+
 /// Keywords that hold a schema, a list of schemas, or schemas by name.
 const ONE: [&str; 2] = ["items", "additionalProperties"];
 const LISTED: [&str; 4] = ["prefixItems", "items", "anyOf", "oneOf"];
@@ -27,8 +31,16 @@ const NAMED: [&str; 4] = ["properties", "patternProperties", "$defs", "definitio
 
 /// Closes every object of a schema that lists its properties, says nothing about others, and stands alone.
 pub(super) fn close_objects(schema: &mut Map<String, Value>) {
+    mean_object(schema);
     if !combines(schema) {
         close(schema, true);
+    }
+}
+
+/// The properties that are listed are an object's, though JSON Schema itself lets anything else pass beside one.
+fn mean_object(schema: &mut Map<String, Value>) {
+    if schema.contains_key("properties") && !SAY_WHICH.iter().any(|key| schema.contains_key(*key)) {
+        schema.insert("type".to_owned(), "object".into());
     }
 }
 
@@ -52,6 +64,7 @@ fn combines_within(value: &Value) -> bool {
 }
 
 fn close(schema: &mut Map<String, Value>, alone: bool) {
+    mean_object(schema);
     let lists = schema.contains_key("properties");
     if alone && lists && !SAY_MORE.iter().any(|key| schema.contains_key(*key)) {
         schema.insert("additionalProperties".to_owned(), false.into());

@@ -248,3 +248,15 @@ fn objects_that_list_their_properties_are_closed() {
     let optional = closed(json!({"anyOf": [{"properties": {"b": {}}}, {"type": "null"}]}));
     assert_eq!(optional["anyOf"][0]["additionalProperties"], false);
 }
+
+#[test]
+fn what_lists_properties_is_an_object() {
+    let listed = |schema: Value| written(GrammarSource::JsonSchema(schema));
+    let nested = listed(json!({"properties": {"a": {"properties": {"b": {}}}}}));
+    assert_eq!((&nested["type"], &nested["properties"]["a"]["type"]), (&json!("object"), &json!("object")));
+    let laid_over = listed(json!({"properties": {"a": {"allOf": [{"type": "integer"}, {"minimum": 1}]}}}));
+    assert_eq!(laid_over["type"], "object");
+    for own in [json!({"properties": {}, "type": ["object", "null"]}), json!({"properties": {}, "enum": ["a"]})] {
+        assert_eq!(listed(own.clone())["type"], own["type"]);
+    }
+}

@@ -14,6 +14,7 @@ use super::view::RgbView;
 const VIEWS_DOMAIN: &str = "text-generation-vlm image views 2";
 const SOURCE_DOMAIN: &str = "text-generation-vlm image source 1";
 const SEVERAL_DOMAIN: &str = "text-generation-vlm several images 1";
+const LOW_DETAIL_DOMAIN: &str = "text-generation-vlm low detail 1";
 
 /// Names the views of an image: model, original size, geometry, filter, resizing rule and every pixel.
 pub(super) fn image_key(model: &[u8; 32], image: ImageSize, layout: &ImageLayout, views: &[RgbView]) -> ImageKey {
@@ -38,6 +39,11 @@ pub(super) fn source_key(model: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
 /// Names a model where the rules for several images are not those for one: its images are cached apart.
 pub(super) fn of_several(model: &[u8; 32]) -> [u8; 32] {
     *Hasher::new_derive_key(SEVERAL_DOMAIN).update(model).finalize().as_bytes()
+}
+
+/// The same for the rules at low detail.
+pub(super) fn of_low_detail(model: &[u8; 32]) -> [u8; 32] {
+    *Hasher::new_derive_key(LOW_DETAIL_DOMAIN).update(model).finalize().as_bytes()
 }
 
 fn update_size(hasher: &mut Hasher, size: ImageSize) {

@@ -16,6 +16,7 @@ use crate::families::{ImageLayout, ImageSize, VlmFamily};
 use super::budget::{RequestBudget, SourceMemory};
 use super::cache::{Flights, ImageCache};
 use super::decode::{self, Header};
+use super::detail::{Detail, WantedImage};
 use super::error::{ImageError, ImageFault};
 use super::fetch::Fetcher;
 use super::identity;
@@ -70,6 +71,8 @@ struct Shared {
     model: ImageModel,
     /// The same model in a prompt with several images.
     several: ImageModel,
+    /// The same model at low detail, unless that is nothing else to it.
+    low_detail: Option<ImageModel>,
     limits: ImageLimits,
     fetcher: Fetcher,
     memory: SourceMemory,
@@ -101,8 +104,8 @@ impl ImageLoader {
         let fetcher = Fetcher::new(fetch, lookup).map_err(LoaderError::Client)?;
         let (memory, pool) = (SourceMemory::new(&limits), DecodePool::new(&limits));
         let cache = ImageCache::new(limits.cache_bytes);
-        let (several, flights) = (model.of_several(), Flights::default());
-        Ok(Self(Arc::new(Shared { model, several, limits, fetcher, memory, pool, cache, flights })))
+        let (several, low_detail, flights) = (model.of_several(), model.of_low_detail(), Flights::default());
+        Ok(Self(Arc::new(Shared { model, several, low_detail, limits, fetcher, memory, pool, cache, flights })))
     }
 
     /// The limits this loader works within.
@@ -110,19 +113,20 @@ impl ImageLoader {
         &self.0.limits
     }
 
-    /// Loads `sources` side by side, keeping their order. The first image that fails fails them all and is named.
-    pub async fn load(&self, sources: Vec<ImageSource>) -> Result<Vec<LoadedImage>, ImageError> {
-        let (count, limits) = (sources.len(), &self.0.limits);
+    /// Loads images side by side, keeping their order. The first image that fails fails them all and is named.
+    pub async fn load<I: Into<WantedImage>>(&self, images: Vec<I>) -> Result<Vec<LoadedImage>, ImageError> {
+        let (count, limits) = (images.len(), &self.0.limits);
         if count > limits.max_images {
             return Err(ImageError::TooMany { count, limit: limits.max_images });
         }
-        let model = if count > 1 { &self.0.several } else { &self.0.model };
-        let request = Request { model, budget: self.0.memory.budget(limits) };
-        for (index, source) in sources.iter().enumerate() {
-            self.0.check(source, &request.budget).map_err(|fault| fault.at(index, count))?;
+        let budget = self.0.memory.budget(limits);
+        let images: Vec<WantedImage> = images.into_iter().map(Into::into).collect();
+        for (index, image) in images.iter().enumerate() {
+            self.0.check(&image.source, &budget).map_err(|fault| fault.at(index, count))?;
         }
-        let images = sources.into_iter().enumerate().map(|(index, source)| {
-            let image = self.0.load_one(source, &request);
+        let images = images.into_iter().enumerate().map(|(index, image)| {
+            let rules = Rules { model: self.0.model(count, image.detail), budget: &budget };
+            let image = self.0.load_one(image.source, rules);
             async move { image.await.map_err(|fault| fault.at(index, count)) }
         });
         let timed_out = |_| ImageError::TimedOut { seconds: limits.media_timeout.as_secs() };
@@ -130,13 +134,20 @@ impl ImageLoader {
     }
 }
 
-/// What the images of one request have in common.
-struct Request<'a> {
+/// What an image of a request is prepared for, and within.
+#[derive(Copy, Clone)]
+struct Rules<'a> {
     model: &'a ImageModel,
-    budget: RequestBudget,
+    budget: &'a RequestBudget,
 }
 
 impl Shared {
+    /// The model as it sees an image of a request with `count` of them.
+    fn model(&self, count: usize, detail: Detail) -> &ImageModel {
+        let low = self.low_detail.as_ref().filter(|_| detail == Detail::Low);
+        low.unwrap_or(if count > 1 { &self.several } else { &self.model })
+    }
+
     /// What can be known before the first byte is fetched.
     fn check(&self, source: &ImageSource, budget: &RequestBudget) -> Result<(), ImageFault> {
         match source {
@@ -149,27 +160,27 @@ impl Shared {
         }
     }
 
-    async fn load_one(&self, source: ImageSource, request: &Request<'_>) -> Result<LoadedImage, ImageFault> {
+    async fn load_one(&self, source: ImageSource, rules: Rules<'_>) -> Result<LoadedImage, ImageFault> {
         match source {
-            ImageSource::Inline(bytes) => self.prepare(bytes, Duration::ZERO, request).await,
-            ImageSource::Remote(url) => self.load_remote(&url, request).await,
+            ImageSource::Inline(bytes) => self.prepare(bytes, Duration::ZERO, rules).await,
+            ImageSource::Remote(url) => self.load_remote(&url, rules).await,
         }
     }
 
-    async fn load_remote(&self, url: &Url, request: &Request<'_>) -> Result<LoadedImage, ImageFault> {
+    async fn load_remote(&self, url: &Url, rules: Rules<'_>) -> Result<LoadedImage, ImageFault> {
         let started = Instant::now();
-        let bytes = self.fetcher.fetch(url, self.limits.max_bytes, &request.budget).await?;
-        self.prepare(bytes, started.elapsed(), request).await
+        let bytes = self.fetcher.fetch(url, self.limits.max_bytes, rules.budget).await?;
+        self.prepare(bytes, started.elapsed(), rules).await
     }
 
-    async fn prepare(&self, bytes: Bytes, fetch: Duration, request: &Request<'_>) -> Result<LoadedImage, ImageFault> {
-        let key = source_key(&request.model.identity, &bytes).await?;
+    async fn prepare(&self, bytes: Bytes, fetch: Duration, rules: Rules<'_>) -> Result<LoadedImage, ImageFault> {
+        let key = source_key(&rules.model.identity, &bytes).await?;
         if let Some(image) = self.cache.get(&key) {
             return Ok(loaded(image, fetch, true));
         }
         let place = self.pool.enter()?;
         let header = self.read_header(&place, bytes.clone()).await?;
-        request.budget.take_pixels(header.size.pixels())?;
+        rules.budget.take_pixels(header.size.pixels())?;
         let mut first = false;
         let flight = self.flights.join(key);
         let image = flight.outcome(async {
@@ -178,7 +189,7 @@ impl Shared {
                 return Ok(image);
             }
             first = true;
-            let image = self.decode(&place, bytes, header, request.model).await?;
+            let image = self.decode(&place, bytes, header, rules.model).await?;
             self.cache.insert(key, image.clone());
             Ok(image)
         });

@@ -8,6 +8,7 @@ mod address;
 mod budget;
 mod cache;
 mod decode;
+mod detail;
 mod error;
 mod fetch;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod source;
 mod view;
 
 pub use decode::{Format, Header, Raster, decode, read_header};
+pub use detail::{Detail, WantedImage};
 pub use error::{ImageError, ImageErrorKind, ImageFault};
 pub use fetch::install_crypto_provider;
 pub use limits::{DECODE_BYTES_PER_PIXEL, ImageLimits};

@@ -30,6 +30,12 @@ impl ImageModel {
         let several = |family| Self { family, identity: identity::of_several(&self.identity) };
         self.family.several().map_or_else(|| self.clone(), several)
     }
+
+    /// The model as it sees an image at low detail, if that is another thing to it.
+    pub(super) fn of_low_detail(&self) -> Option<Self> {
+        let family = self.family.low_detail()?;
+        Some(Self { family, identity: identity::of_low_detail(&self.identity) })
+    }
 }
 
 /// How long each stage took; zero for a stage that a cache made unnecessary.

@@ -179,5 +179,6 @@ fn sampling(sequence: &EncodedSequence) -> pb::Sampling {
         banned_token_ids: packed(&sequence.banned),
         logit_bias_token_ids: packed(&sampling.logit_bias.iter().map(|(id, _)| *id).collect::<Vec<_>>()),
         logit_bias: sampling.logit_bias.iter().map(|(_, bias)| *bias).collect(),
+        watermark: sampling.watermark,
     }
 }

@@ -5,12 +5,13 @@ A backend knows layers, blocks and tokens. It does not know models, requests or 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -55,11 +56,33 @@ class StepLayout:
 class Attention(Protocol):
     """The half of a backend that a model sees."""
 
+    shape: AttentionShape
+
     def attend(self, q_TND: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int) -> Tensor:
-        """Stores this step's keys and values, then returns what each query collects: [T, N, D]."""
+        """Stores this step's keys and values, then returns what each query collects: [T, N, D].
+
+        Keys are stored before attention, because a chunk must see its own tokens.
+        """
+        ...
+
+    def rotate_and_attend(self, heads_TND: Tensor, table_T21D: Tensor, layer: int) -> Tensor:
+        """`attend` for heads that were not rotated yet: queries, then keys, then values, one behind the other.
+
+        `heads` is overwritten. `table` has each token's cosines and sines, the sign of the first half in the sines.
+        """
+        counts = [self.shape.num_heads, self.shape.num_kv_heads, self.shape.num_kv_heads]
+        rotate(heads_TND[:, : counts[0] + counts[1]], table_T21D)
+        q_TND, k_TKD, v_TKD = torch.split_with_sizes(heads_TND, counts, 1)
+        return self.attend(q_TND, k_TKD, v_TKD, layer)
 
 
-class AttentionBackend(ABC):
+def rotate(heads_TND: Tensor, table_T21D: Tensor) -> Tensor:
+    """Turns every head by its token's angle, in place: Su et al. 2021, https://arxiv.org/abs/2104.09864, in halves."""
+    turned = heads_TND.roll(heads_TND.shape[-1] // 2, -1)
+    return heads_TND.mul_(table_T21D[:, 0]).addcmul_(turned, table_T21D[:, 1])
+
+
+class AttentionBackend(Attention):
     """A paged attention. One class a file, one row in `BACKENDS`."""
 
     supported_block_sizes: ClassVar[tuple[int, ...]]
@@ -76,4 +99,4 @@ class AttentionBackend(ABC):
 
     @abstractmethod
     def attend(self, q_TND: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int) -> Tensor:
-        """See `Attention`. Keys are stored before attention, because a chunk must see its own tokens."""
+        """See `Attention`."""

@@ -141,8 +141,7 @@ class Decoder:
         """Runs every layer; the result goes to `logits` for the tokens that sample."""
         tables = [rotary.at(positions_AT) for rotary in self._rotaries]
         for index, layer in enumerate(self._layers):
-            rope = self._layer_ropes[index]
-            hidden_TH = layer(hidden_TH, tables[rope], self._rotaries[rope], attention)
+            hidden_TH = layer(hidden_TH, tables[self._layer_ropes[index]], attention)
             for part in added:
                 part.add(hidden_TH, index)
         return hidden_TH
@@ -171,8 +170,8 @@ class DecoderLayer:
             last = _norm(spec, weights, f"{name}.post_feedforward_layernorm.weight")
             self._output_norms = (_norm(spec, weights, f"{name}.{behind}.weight"), last)
 
-    def __call__(self, hidden_TH: Tensor, table: Tensor, rotary: Rotary, attention: Attention) -> Tensor:
-        attended_TH = self._attention(self._attention_norm(hidden_TH), table, rotary, attention)
+    def __call__(self, hidden_TH: Tensor, table: Tensor, attention: Attention) -> Tensor:
+        attended_TH = self._attention(self._attention_norm(hidden_TH), table, attention)
         if self._output_norms is None:
             hidden_TH = torch.add(hidden_TH, attended_TH, alpha=self._residual_scale)
             fed_TH = self._feed_forward(self._feed_forward_norm(hidden_TH))
@@ -182,12 +181,12 @@ class DecoderLayer:
 
 
 class SelfAttention:
-    """Fused query/key/value product, rotation, the backend's attention, output product."""
+    """Fused query/key/value product, the backend's rotation and attention, output product."""
 
     def __init__(self, spec: DecoderSpec, weights: Weights, ranks: Ranks, name: str, layer: int) -> None:
         self._layer = layer
         shape = _attention_shape(spec, ranks)
-        self._heads = [shape.num_heads, shape.num_kv_heads, shape.num_kv_heads]
+        self._num_heads = shape.num_heads
         self._rotated = shape.num_heads + shape.num_kv_heads
         self._head_dim = spec.head_dim
         self._qkv = fused_rows(weights, _qkv_parts(spec, ranks, name), spec.hidden_size, spec.qkv_bias)
@@ -198,16 +197,14 @@ class SelfAttention:
             names = (f"{name}.q_norm.weight", f"{name}.k_norm.weight")
             self._norms = (_norm(spec, weights, names[0], spec.head_dim), _norm(spec, weights, names[1], spec.head_dim))
 
-    def __call__(self, x_TH: Tensor, table: Tensor, rotary: Rotary, attention: Attention) -> Tensor:
+    def __call__(self, x_TH: Tensor, table: Tensor, attention: Attention) -> Tensor:
         heads_TND = self._qkv(x_TH).view(len(x_TH), -1, self._head_dim)
         if self._norms is not None:
             heads_TND = self._normalised(heads_TND, *self._norms)
-        rotary.rotate(heads_TND[:, : self._rotated], table)
-        q_TND, k_TKD, v_TKD = torch.split_with_sizes(heads_TND, self._heads, 1)
-        return self._output(attention.attend(q_TND, k_TKD, v_TKD, self._layer).flatten(1))
+        return self._output(attention.rotate_and_attend(heads_TND, table, self._layer).flatten(1))
 
     def _normalised(self, heads_TND: Tensor, q_norm: RmsNorm, k_norm: RmsNorm) -> Tensor:
-        num_heads = self._heads[0]
+        num_heads = self._num_heads
         heads_TND[:, :num_heads] = q_norm(heads_TND[:, :num_heads])
         heads_TND[:, num_heads : self._rotated] = k_norm(heads_TND[:, num_heads : self._rotated])
         return heads_TND

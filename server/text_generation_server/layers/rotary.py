@@ -45,11 +45,10 @@ class Rotary:
         angles_PD = torch.outer(torch.arange(spec.max_positions, dtype=torch.float32), frequencies).repeat(1, 2)
         half = spec.head_dim // 2
         cosines_PD, sines_PD = angles_PD.cos() * scale, angles_PD.sin() * scale
-        # rotate_half(x) is roll(x) with the first half negated; the sign lives in the table.
+        # What heads are multiplied with is rolled by half, and its first half negated: the sign lives in the table.
         sines_PD[:, :half].neg_()
         self._table_P2D = torch.stack((cosines_PD, sines_PD), dim=1).to(device=device, dtype=dtype)
         self._axis_D = None if spec.num_axes == 1 else _axes(spec).repeat(2).to(device)
-        self._half = half
 
     def at(self, positions_AT: Tensor) -> Tensor:
         """Cosines and sines of each token: [T, 2, 1, D]; the third axis is broadcast over heads."""
@@ -58,11 +57,6 @@ class Rotary:
         table_AT2D = self._table_P2D[positions_AT]
         index = self._axis_D.expand(1, *table_AT2D.shape[1:])
         return table_AT2D.gather(0, index)[0].unsqueeze(2)
-
-    def rotate(self, heads_TND: Tensor, table_T21D: Tensor) -> Tensor:
-        """Turns every head by its token's angle, in place."""
-        turned = heads_TND.roll(self._half, -1)
-        return heads_TND.mul_(table_T21D[:, 0]).addcmul_(turned, table_T21D[:, 1])
 
 
 def _axes(spec: RopeSpec) -> Tensor:

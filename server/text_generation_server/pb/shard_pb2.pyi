@@ -713,6 +713,7 @@ class Sampling(_message.Message):
     BANNED_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     LOGIT_BIAS_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     LOGIT_BIAS_FIELD_NUMBER: _builtins.int
+    WATERMARK_FIELD_NUMBER: _builtins.int
     greedy: _builtins.bool
     """take the best token; filters and temperature still shape logprobs"""
     temperature: _builtins.float
@@ -735,6 +736,8 @@ class Sampling(_message.Message):
     """u32 ids that can never be sampled (ignore_eos sends the end tokens)"""
     logit_bias_token_ids: _builtins.bytes
     """u32 ids, no id twice"""
+    watermark: _builtins.bool
+    """the token before favours some of the vocabulary, as the shard's flags say"""
     @_builtins.property
     def logit_bias(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """what is added to the score of each, after the penalties"""
@@ -757,10 +760,11 @@ class Sampling(_message.Message):
         banned_token_ids: _builtins.bytes = ...,
         logit_bias_token_ids: _builtins.bytes = ...,
         logit_bias: _abc.Iterable[_builtins.float] | None = ...,
+        watermark: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["banned_token_ids", b"banned_token_ids", "frequency_penalty", b"frequency_penalty", "greedy", b"greedy", "logit_bias", b"logit_bias", "logit_bias_token_ids", b"logit_bias_token_ids", "logprobs", b"logprobs", "num_top_tokens", b"num_top_tokens", "penalty_scope", b"penalty_scope", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "typical_p", b"typical_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["banned_token_ids", b"banned_token_ids", "frequency_penalty", b"frequency_penalty", "greedy", b"greedy", "logit_bias", b"logit_bias", "logit_bias_token_ids", b"logit_bias_token_ids", "logprobs", b"logprobs", "num_top_tokens", b"num_top_tokens", "penalty_scope", b"penalty_scope", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "typical_p", b"typical_p", "watermark", b"watermark"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

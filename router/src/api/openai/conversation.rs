@@ -1,9 +1,10 @@
 //! Messages as the prompt builder takes them, and the addresses of their images. Texts stay texts: nothing in them is
 //! looked at, so no text can become an image.
 
-use super::types::{ContentBody, MessageBody, PartBody};
+use super::types::{ContentBody, ImageUrl, MessageBody, PartBody};
 use crate::api::error::ApiError;
 use crate::api::limits::RequestLimits;
+use crate::api::media::{self, ImageLink};
 use crate::api::ranges;
 use crate::prompt::{Content, Conversation, Message, Part, Role};
 
@@ -11,7 +12,7 @@ use crate::prompt::{Content, Conversation, Message, Part, Role};
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) conversation: Conversation,
-    pub(super) image_urls: Vec<String>,
+    pub(super) image_urls: Vec<ImageLink>,
     /// Characters of all texts and addresses.
     pub(super) characters: usize,
 }
@@ -38,7 +39,7 @@ pub(super) fn parse(messages: Vec<MessageBody>, limits: &RequestLimits) -> Resul
 
 #[derive(Default)]
 struct Reader {
-    image_urls: Vec<String>,
+    image_urls: Vec<ImageLink>,
     characters: usize,
 }
 
@@ -71,13 +72,19 @@ impl Reader {
                 Ok(Part::Text(self.text(text)))
             }
             "image_url" => {
-                let url = part.image_url.ok_or_else(|| ApiError::field(&format!("{path}.image_url"), "is missing"))?;
-                let url = self.text(url.0);
-                self.image_urls.push(url);
-                Ok(Part::Image)
+                let path = format!("{path}.image_url");
+                let image = part.image_url.ok_or_else(|| ApiError::field(&path, "is missing"))?;
+                self.image(&path, image)
             }
             _ => Err(ApiError::field(&format!("{path}.type"), "must be `text` or `image_url`")),
         }
+    }
+
+    fn image(&mut self, path: &str, image: ImageUrl) -> Result<Part, ApiError> {
+        let detail = media::detail(&format!("{path}.detail"), image.detail.as_deref())?;
+        let url = self.text(image.url);
+        self.image_urls.push(ImageLink { url, detail });
+        Ok(Part::Image)
     }
 
     fn text(&mut self, text: String) -> String {

@@ -30,7 +30,16 @@ impl PartialSchema for ImageUrl {
             .schema_type(utoipa::openapi::schema::Type::String)
             .description(Some("An `http(s)` address or a `data:` URI."))
             .build();
-        let object = ObjectBuilder::new().property("url", address.clone()).required("url").build();
+        let detail = ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .enum_values(Some(["auto", "low", "high"]))
+            .description(Some(
+                "`low` makes few tokens of an image, where the model has a smaller form of one; `high` and `auto` are what \
+                 its own processor makes.",
+            ))
+            .build();
+        let object = ObjectBuilder::new().property("url", address.clone()).property("detail", detail).required("url");
+        let object = object.build();
         one_of("An object with `url`, or the bare address.", [object.into(), address.into()])
     }
 }

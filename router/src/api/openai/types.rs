@@ -3,9 +3,7 @@
 
 use std::fmt;
 
-use serde::de::{
-    Error, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer, value::SeqAccessDeserializer,
-};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -157,9 +155,12 @@ pub(super) struct PartBody {
     pub(super) image_url: Option<ImageUrl>,
 }
 
-/// `{"url": …}`, or the bare string that some clients send.
+/// `{"url": …, "detail": …}`, or the bare string that some clients send.
 #[derive(Debug)]
-pub(super) struct ImageUrl(pub(super) String);
+pub(super) struct ImageUrl {
+    pub(super) url: String,
+    pub(super) detail: Option<String>,
+}
 
 /// A string, or a list of strings.
 #[derive(Debug)]
@@ -194,12 +195,10 @@ impl<'de> Deserialize<'de> for ContentBody {
 
 impl<'de> Deserialize<'de> for ImageUrl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// `detail` is a wish that no family here can grant yet.
         #[derive(Deserialize)]
         struct Object {
             url: String,
-            #[serde(default, rename = "detail")]
-            _detail: Option<IgnoredAny>,
+            detail: Option<String>,
         }
         struct Shape;
         impl<'de> Visitor<'de> for Shape {
@@ -210,16 +209,16 @@ impl<'de> Deserialize<'de> for ImageUrl {
             }
 
             fn visit_str<E: Error>(self, url: &str) -> Result<ImageUrl, E> {
-                Ok(ImageUrl(url.to_owned()))
+                self.visit_string(url.to_owned())
             }
 
             fn visit_string<E: Error>(self, url: String) -> Result<ImageUrl, E> {
-                Ok(ImageUrl(url))
+                Ok(ImageUrl { url, detail: None })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<ImageUrl, A::Error> {
                 let object = Object::deserialize(MapAccessDeserializer::new(object))?;
-                Ok(ImageUrl(object.url))
+                Ok(ImageUrl { url: object.url, detail: object.detail })
             }
         }
         deserializer.deserialize_any(Shape)

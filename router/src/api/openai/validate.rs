@@ -130,6 +130,7 @@ fn sampling(body: &ChatBody, api: &Api) -> Result<Sampling, ApiError> {
         logprobs: if body.logprobs == Some(true) { LogprobSource::Raw } else { LogprobSource::Warped },
         penalty_scope: PenaltyScope::Output,
         logit_bias: bias::parse(body.logit_bias.as_ref(), api)?,
+        watermark: false,
     })
 }
 

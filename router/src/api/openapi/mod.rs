@@ -15,6 +15,7 @@ use utoipa::{Modify, OpenApi};
 
 pub(super) use self::by_hand::{Named, name, one_of, reference};
 pub(super) use self::guided::{Grammar, ResponseFormat};
+use self::refusals::EitherForm;
 pub(super) use self::refusals::{ErrorBody, GenerationRefusals, Refusals};
 pub(super) use self::tools::{Tool, ToolChoice};
 use super::{health, hosted, info, openai, tgi, tokens, web};
@@ -41,14 +42,14 @@ pub(super) const IMAGE_PROMPT: &str = "![](data:image/png;base64,iVBORw0KGgoAAAA
         openai::models, openai::model, info::info, info::metrics, health::health, health::ping, health::live,
         health::ready, web::root, document,
     ),
-    components(schemas(refusals::OpenAiErrorBody)),
+    components(schemas(refusals::OpenAiErrorBody, refusals::EitherErrorBody)),
     tags(
         (name = "OpenAI", description = "The dialect of OpenAI's clients."),
         (name = "TGI", description = "The dialect of TGI's clients."),
         (name = "Others", description = "What hosts of models and tools for evaluation ask for."),
         (name = "Server", description = "The server about itself."),
     ),
-    modifiers(&Key),
+    modifiers(&Key, &EitherForm),
     security((), ("key" = [])),
 )]
 struct Document;

@@ -4,7 +4,14 @@
 // These say what JSON looks like and hold none.
 #![allow(dead_code, reason = "schemas only")]
 
-use utoipa::{IntoResponses, ToSchema};
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::response::Response;
+use utoipa::openapi::schema::Schema;
+use utoipa::openapi::{OpenApi, RefOr};
+use utoipa::{IntoResponses, Modify, PartialSchema, ToSchema};
+
+use super::by_hand::{one_of, reference};
+use crate::api::error::takes_objects;
 
 /// An error as TGI writes it, and as everybody gets it who is not known to read the other form.
 #[derive(ToSchema)]
@@ -38,6 +45,54 @@ struct OpenAiErrorDetails {
     code: String,
     /// The status that goes with it; in a stream there is no other.
     http_status_code: u16,
+}
+
+/// An error on `/v1`, where the client's headers decide between the forms.
+pub(super) struct EitherErrorBody;
+
+impl PartialSchema for EitherErrorBody {
+    fn schema() -> RefOr<Schema> {
+        let description =
+            "The second form for clients that send `x-stainless-lang`, or whose `User-Agent` has `ai-sdk` in it.";
+        one_of(description, [reference::<ErrorBody>(), reference::<OpenAiErrorBody>()])
+    }
+}
+
+impl ToSchema for EitherErrorBody {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "EitherError".into()
+    }
+}
+
+/// Writes both forms where there are both.
+pub(super) struct EitherForm;
+
+impl Modify for EitherForm {
+    fn modify(&self, document: &mut OpenApi) {
+        let paths = document.paths.paths.iter_mut().filter(|(path, _)| takes_objects(path));
+        let responses =
+            paths.flat_map(|(_, item)| operations(item)).flat_map(|operation| &mut operation.responses.responses);
+        for (_, response) in responses {
+            if let RefOr::T(response) = response {
+                allow_both(response);
+            }
+        }
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.post].into_iter().flatten()
+}
+
+fn allow_both(response: &mut Response) {
+    let error = Some(reference::<ErrorBody>());
+    for content in response.content.values_mut() {
+        if let RefOr::T(content) = content
+            && content.schema == error
+        {
+            content.schema = Some(reference::<EitherErrorBody>());
+        }
+    }
 }
 
 /// How any request can be refused.

@@ -90,6 +90,11 @@ async fn what_is_not_served_is_refused() {
             json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
             "messages[0].content[0].image_url",
         ),
+        (
+            json!({"messages": [{"role": "user", "content": [
+                {"type": "image_url", "image_url": {"url": picture(), "detail": "finest"}}]}]}),
+            "messages[0].content[0].image_url.detail",
+        ),
         (json!({"messages": [{"role": "user", "content": 3}]}), "messages[0].content"),
         (json!({"messages": [{"content": "a"}]}), "messages[0]"),
     ];

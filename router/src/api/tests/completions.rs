@@ -106,7 +106,7 @@ async fn what_is_refused() {
         ("logprobs", json!(6)),
         ("top_n_tokens", json!(6)),
         ("truncate", json!(0)),
-        ("watermark", json!(true)),
+        ("watermark", json!("yes")),
         ("temperature", json!(-1)),
     ] {
         refused(json!({"prompt": "a", field: value}), "validation", field).await;

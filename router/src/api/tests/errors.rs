@@ -37,7 +37,7 @@ async fn values_out_of_range_name_their_field() {
         (generate(json!({"best_of": 3, "do_sample": true})), "`best_of`"),
         (generate(json!({"best_of": 2})), "`best_of`"),
         (generate(json!({"best_of": 2, "do_sample": true, "seed": 1})), "`seed`"),
-        (generate(json!({"watermark": true})), "`watermark`"),
+        (generate(json!({"watermark": "yes"})), "parameters.watermark: "),
         (generate(json!({"grammar": {"type": "json"}})), "`grammar.value`"),
         (generate(json!({"grammar": {"value": {}}})), "`grammar.type`"),
         (generate(json!({"details": "yes"})), "parameters.details: "),

@@ -195,14 +195,14 @@ async fn parameters_reach_the_sampler_as_tgi_means_them() {
     let setup = Setup::playing([Script::ended("x")]);
     let parameters = json!({
         "temperature": 0.5, "top_k": 7, "top_p": 0.9, "typical_p": 0.8, "repetition_penalty": 1.2,
-        "frequency_penalty": -0.1, "max_new_tokens": 33, "seed": 5,
+        "frequency_penalty": -0.1, "max_new_tokens": 33, "seed": 5, "watermark": true,
     });
     setup.post("/generate", json!({"inputs": "q", "parameters": parameters})).await;
     let request = setup.fake.request(0);
     let sampling = request.sampling;
     assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p), (0.5, 7, 0.9));
     assert_eq!((sampling.typical_p, sampling.repetition_penalty, sampling.frequency_penalty), (0.8, 1.2, -0.1));
-    assert_eq!((sampling.seed, request.max_new_tokens), (5, Some(33)));
+    assert_eq!((sampling.seed, request.max_new_tokens, sampling.watermark), (5, Some(33), true));
     assert_eq!((sampling.logprobs, sampling.penalty_scope), (LogprobSource::Warped, PenaltyScope::AllRelative));
 }
 

@@ -27,6 +27,27 @@ async fn every_route_is_in_the_document_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn errors_have_both_forms_on_openais_routes() {
+    let (_, document) = read(Setup::playing([]).get("/api-doc/openapi.json").await).await;
+    let schema = |path: &str, method: &str, status: &str| {
+        let response = &document["paths"][path][method]["responses"][status];
+        response["content"]["application/json"]["schema"]["$ref"]
+            .as_str()
+            .map(|name| name.rsplit('/').next().unwrap().to_owned())
+    };
+    for (path, method) in [("/v1/chat/completions", "post"), ("/v1/completions", "post"), ("/v1/models", "get")] {
+        for status in ["401", "422", "4XX", "503"] {
+            assert_eq!(schema(path, method, status).as_deref(), Some("EitherError"), "{path} {status}");
+        }
+    }
+    for path in ["/generate", "/invocations"] {
+        assert_eq!(schema(path, "post", "422").as_deref(), Some("Error"), "{path}");
+    }
+    let forms = document["components"]["schemas"]["EitherError"]["oneOf"].clone();
+    assert_eq!(forms[1]["$ref"], "#/components/schemas/OpenAiError");
+}
+
+#[tokio::test]
 async fn bounds_and_defaults_are_told() {
     let (_, document) = read(Setup::playing([]).get("/api-doc/openapi.json").await).await;
     let field = |schema: &str, name: &str| document["components"]["schemas"][schema]["properties"][name].clone();

@@ -55,6 +55,22 @@ async fn info_has_the_fields_of_tgi() {
 }
 
 #[tokio::test]
+async fn info_tells_limits_of_our_own() {
+    let mut setup = Setup::playing([]);
+    let (_, body) = read(setup.get("/info").await).await;
+    let expected = json!({
+        "max_images": 16, "max_bytes": 20 << 20, "max_request_bytes": 64 << 20, "max_pixels": 64 << 20,
+        "max_request_pixels": 256 << 20, "max_side": 16_384, "timeout_seconds": 15,
+    });
+    assert_eq!(body["image_limits"], expected);
+    assert_eq!((&body["max_grammar_bytes"], &body["max_parts"]), (&json!(128 << 10), &json!(4096)));
+    assert_eq!((&body["max_messages"], &body["max_tools"]), (&json!(1024), &json!(128)));
+    (setup.takes_images, setup.grammars) = (false, false);
+    let (_, body) = read(setup.get("/info").await).await;
+    assert!(body["image_limits"].is_null() && body["max_grammar_bytes"].is_null(), "{body}");
+}
+
+#[tokio::test]
 async fn models_are_listed_and_found_by_raw_and_encoded_id() {
     let setup = Setup::playing([]);
     let model = json!({"id": "org/bytes", "object": "model", "created": 0, "owned_by": "org/bytes"});

@@ -5,6 +5,7 @@ use serde_json::Value;
 use text_generation_scheduler::TokenId;
 use utoipa::ToSchema;
 
+use crate::api::media::ImageLink;
 use crate::api::object;
 use crate::api::openapi::Grammar;
 use crate::detokenize::TokenTable;
@@ -34,13 +35,14 @@ pub(in crate::api) struct Inputs {
     /// As the client wrote it.
     pub(in crate::api) text: String,
     pub(in crate::api) segments: Vec<Segment>,
-    pub(in crate::api) image_urls: Vec<String>,
+    pub(in crate::api) image_urls: Vec<ImageLink>,
     pub(in crate::api) characters: usize,
 }
 
 impl From<String> for Inputs {
     fn from(text: String) -> Self {
-        let (segments, image_urls) = PromptBuilder::segments(&text);
+        let (segments, urls) = PromptBuilder::segments(&text);
+        let image_urls = urls.into_iter().map(Into::into).collect();
         Self { characters: text.chars().count(), text, segments, image_urls }
     }
 }
@@ -85,7 +87,8 @@ pub(in crate::api) struct Parameters {
     /// Most tokens of the prompt; what is over is cut from its start, but never inside an image.
     #[schema(minimum = 1)]
     pub(super) truncate: Option<u32>,
-    /// Not served yet: refused if true.
+    /// Whether to favour, at each place, a part of the vocabulary that the token before decides, so that the text can be
+    /// told from others.
     #[schema(default = false)]
     pub(super) watermark: Option<bool>,
     /// Whether the answer lists its tokens.

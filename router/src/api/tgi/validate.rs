@@ -79,9 +79,6 @@ pub(super) fn sampling_on() -> Parameters {
 
 /// What this version cannot do is refused, not ignored.
 fn refuse_unserved(parameters: &Parameters) -> Result<(), ApiError> {
-    if parameters.watermark == Some(true) {
-        return Err(ApiError::field("watermark", "is not supported"));
-    }
     if parameters.adapter_id.is_some() {
         return Err(ApiError::new(ErrorKind::NotFound, "`adapter_id` names no loaded adapter").at("adapter_id"));
     }
@@ -111,6 +108,7 @@ fn sampling(parameters: &Parameters, api: &Api) -> Result<Sampling, ApiError> {
         logprobs: LogprobSource::Warped,
         penalty_scope: PenaltyScope::AllRelative,
         logit_bias: Vec::new(),
+        watermark: parameters.watermark == Some(true),
     })
 }
 

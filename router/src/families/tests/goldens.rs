@@ -12,16 +12,18 @@ use super::*;
 use crate::images::{self, goldens};
 
 /// What was written down of one family, and the family built of the settings in it.
-struct Golden {
-    name: String,
+pub(super) struct Golden {
+    pub(super) name: String,
     content: Value,
-    family: Arc<dyn VlmFamily>,
+    pub(super) family: Arc<dyn VlmFamily>,
 }
 
-fn all() -> Vec<Golden> {
+/// Every golden, by name.
+pub(super) fn all() -> Vec<Golden> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../integration-tests/goldens/families");
     let files = fs::read_dir(folder).expect("goldens are committed").map(|entry| entry.expect("a file").path());
-    let found: Vec<Golden> = files.map(|file| golden(&file)).collect();
+    let mut found: Vec<Golden> = files.map(|file| golden(&file)).collect();
+    found.sort_by(|left, right| left.name.cmp(&right.name));
     assert!(!found.is_empty(), "there are no goldens");
     found
 }
@@ -34,6 +36,11 @@ fn golden(file: &Path) -> Golden {
 }
 
 impl Golden {
+    /// The sizes that were counted.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = ImageSize> {
+        self.rows("counts").iter().map(size)
+    }
+
     fn rows(&self, key: &str) -> &[Value] {
         let rows = self.content[key].as_array().expect("a list");
         assert!(!rows.is_empty(), "{}: {key} is empty", self.name);

@@ -91,9 +91,28 @@ async fn several_images_may_follow_other_rules() {
     assert!(loader.load(vec![inline("rgb.png"); 3]).await.unwrap().iter().all(|image| image.from_cache));
 }
 
+/// The same bytes at low detail are another image, to a model that has such a form; to others they are the same.
+#[tokio::test]
+async fn low_detail_is_another_image() {
+    let low = || WantedImage { source: inline("rgb.png"), detail: Detail::Low };
+    let config = json!({"model_type": "internvl", "image_token_id": 4});
+    let processor = json!({"do_resize": true, "size": {"height": 8, "width": 8}, "resample": 3, "image_seq_length": 5});
+    let family = families::build(&config, &processor).unwrap().unwrap();
+    let loader = ImageLoader::new(family, [1; 32], ImageLimits::default(), FetchPolicy::default()).unwrap();
+    let full = loader.load(vec![inline("rgb.png")]).await.unwrap();
+    let images = loader.load(vec![low(), inline("rgb.png").into(), low()]).await.unwrap();
+    assert_eq!([&images[0], &images[1]].map(|image| image.layout.num_tokens()), [5, 35]);
+    assert!(images[0].key == images[2].key && images[0].key != full[0].key && images[1].key == full[0].key);
+    assert!(loader.load(vec![low()]).await.unwrap()[0].from_cache);
+    let fixed = self::loader(ImageLimits::default());
+    let first = fixed.load(vec![inline("rgb.png")]).await.unwrap();
+    let second = fixed.load(vec![low()]).await.unwrap();
+    assert!(second[0].from_cache && second[0].key == first[0].key);
+}
+
 #[tokio::test]
 async fn no_images_are_no_error() {
-    assert!(loader(ImageLimits::default()).load(vec![]).await.unwrap().is_empty());
+    assert!(loader(ImageLimits::default()).load(Vec::<ImageSource>::new()).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -193,7 +212,7 @@ async fn a_silent_server_ends_the_media_phase() {
 #[tokio::test]
 async fn a_client_that_leaves_ends_its_download() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    let url: ImageSource = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
     let loader = loader(ImageLimits::default());
     let load = tokio::spawn(async move { loader.load(vec![url]).await.map(drop) });
     let (mut stream, _) = listener.accept().await.unwrap();

@@ -166,20 +166,20 @@ def _attend(
     return output_TND.unsqueeze(0), None
 
 
-class Alone:
+class Alone(Attention):
     """An `Attention` over one sequence that starts and ends with this step: nothing is cached."""
 
     def __init__(self, shape: AttentionShape) -> None:
-        self._shape = shape
+        self.shape = shape
 
     def attend(self, q_TND: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int) -> Tensor:
         """See `Attention`."""
-        groups = self._shape.num_heads // self._shape.num_kv_heads
+        groups = self.shape.num_heads // self.shape.num_kv_heads
         k_TND, v_TND = (heads.repeat_interleave(groups, 1) for heads in (k_TKD, v_TKD))
-        scores_NTT = torch.einsum("qnd,knd->nqk", q_TND, k_TND).float() * self._shape.scale
-        if self._shape.softcap is not None:
-            scores_NTT = torch.tanh(scores_NTT / self._shape.softcap) * self._shape.softcap
+        scores_NTT = torch.einsum("qnd,knd->nqk", q_TND, k_TND).float() * self.shape.scale
+        if self.shape.softcap is not None:
+            scores_NTT = torch.tanh(scores_NTT / self.shape.softcap) * self.shape.softcap
         ages_TT = torch.arange(len(q_TND))[:, None] - torch.arange(len(q_TND))
-        hidden_TT = (ages_TT < 0) | (ages_TT >= (self._shape.windows[layer] or len(q_TND)))
+        hidden_TT = (ages_TT < 0) | (ages_TT >= (self.shape.windows[layer] or len(q_TND)))
         scores_NTT = scores_NTT.masked_fill(hidden_TT.to(scores_NTT.device), float("-inf"))
         return torch.einsum("nqk,knd->qnd", scores_NTT.softmax(-1).to(v_TND.dtype), v_TND)

@@ -96,7 +96,8 @@ pub(in crate::api) struct CompletionBody {
     /// How many of the most probable tokens the details list at each place. TGI's.
     #[schema(minimum = 0, default = 0)]
     pub(super) top_n_tokens: Option<u32>,
-    /// Not served yet: refused if true.
+    /// Whether to favour, at each place, a part of the vocabulary that the token before decides, so that the text can be
+    /// told from others.
     #[schema(default = false)]
     pub(super) watermark: Option<bool>,
     /// Whether to go on after the end of the answer; for benchmarks.

@@ -3,6 +3,7 @@
 use super::prompt::PromptBody;
 use super::types::CompletionBody;
 use crate::api::error::{ApiError, ErrorKind};
+use crate::api::media::ImageLink;
 use crate::api::openai::bias;
 use crate::api::openai::types::StreamOptions;
 use crate::api::openai::validate::model;
@@ -101,9 +102,6 @@ fn refuse_unserved(body: &CompletionBody) -> Result<(), ApiError> {
         let text = "`suffix` is not supported: write it into the prompt in the model's own format";
         return Err(ApiError::new(ErrorKind::Suffix, text).at("suffix"));
     }
-    if body.watermark == Some(true) {
-        return Err(ApiError::field("watermark", "is not supported"));
-    }
     if body.adapter_id.is_some() {
         return Err(ApiError::new(ErrorKind::NotFound, "`adapter_id` names no loaded adapter").at("adapter_id"));
     }
@@ -132,7 +130,7 @@ fn check_prompts(body: &CompletionBody, api: &Api) -> Result<(), ApiError> {
 }
 
 /// What to generate from, with the images' addresses and the length in characters, of each prompt.
-fn inputs(prompt: PromptBody, truncate: Option<u32>) -> impl Iterator<Item = (Input, Vec<String>, usize)> {
+fn inputs(prompt: PromptBody, truncate: Option<u32>) -> impl Iterator<Item = (Input, Vec<ImageLink>, usize)> {
     let (texts, token_ids) = match prompt {
         PromptBody::Texts(texts) => (texts, Vec::new()),
         PromptBody::TokenIds(token_ids) => (Vec::new(), token_ids),
@@ -249,6 +247,7 @@ fn sampling(body: &CompletionBody, api: &Api) -> Result<Sampling, ApiError> {
         logprobs: LogprobSource::Raw,
         penalty_scope: PenaltyScope::Output,
         logit_bias: bias::parse(body.logit_bias.as_ref(), api)?,
+        watermark: body.watermark == Some(true),
     })
 }
 
