@@ -110,9 +110,11 @@ class StepRunner:
         if packed.batch is None:
             return Computed(), packed.failures
         try:
-            hidden_TH = self._forward(packed.batch)
+            token_ids_T = self._token_ids(packed.batch)
+            hidden_TH = self._forward(packed.batch, token_ids_T)
             scores = self._scorer.score(packed.batch.scored, hidden_TH, self._model.logits)
-            choice, allowed = self._sample(packed.batch, hidden_TH)
+            before_S = token_ids_T.index_select(0, packed.batch.sample_tokens)
+            choice, allowed = self._sample(packed.batch, hidden_TH, before_S)
         except RuntimeError as error:
             failure = self._survivable(error)
             failed = [(sequence, failure) for sequence in packed.sequences]
@@ -137,21 +139,19 @@ class StepRunner:
         self._scorer.learn(slot, new)
         return None
 
-    def _forward(self, batch: Batch) -> Tensor:
+    def _forward(self, batch: Batch, token_ids_T: Tensor) -> Tensor:
         if batch.new_blocks is not None:
             self._kv_cache.clear(batch.new_blocks)
-        token_ids_T = self._token_ids(batch)
         hidden_TH, added = merge(self._model.embed(token_ids_T), batch.spans)
         self._attention.begin_step(batch.layout)
         return self._model.forward(hidden_TH, batch.positions_AT, self._attention, added)
 
-    def _sample(self, batch: Batch, hidden_TH: Tensor) -> tuple[Choice | None, Allowed | None]:
+    def _sample(self, batch: Batch, hidden_TH: Tensor, before_S: Tensor) -> tuple[Choice | None, Allowed | None]:
         if not batch.sample_sequences:
             return None, None
         # The head is the largest matrix of a small model; only tokens that sample pay for it.
         logits_SV = self._model.logits(hidden_TH.index_select(0, batch.sample_tokens))
         allowed = self._guided.allowed(batch.sample_slots, batch.sample_positions)
-        before_S = token_ids_T.index_select(0, batch.sample_tokens)
         choice = self._sampler.sample(logits_SV, batch.sample_slots, batch.sample_positions, allowed, before_S)
         self._guided.accept(batch.sample_slots, batch.sample_positions, choice.token_ids, choice.good)
         return choice, allowed
