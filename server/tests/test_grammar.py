@@ -190,14 +190,65 @@ def test_a_mask_that_takes_too_long_is_not_waited_for(grammars: Grammars, monkey
     stuck: Future[tuple[LLMatcher | None, guided.Mask]] = Future()
     guide = guided.Guide(grammars._workers, stuck, skips=True)
     started = time.monotonic()
-    assert guide.words(0) is None
+    assert guide.words(0, started) is None
+    assert guide.forced(0) == ()
     assert time.monotonic() - started < 1.0
+
+
+def test_a_step_waits_for_all_its_masks_together_and_only_the_late_ones_are_lost(grammars: Grammars) -> None:
+    guides = GuidedSlots(grammars)
+    slots, positions = ints(range(6)), ints([0] * 6)
+    for slot in slots.tolist():
+        guides.learn(slot, REGEX)
+    assert guides.allowed(slots, positions) is not None
+    for slot in range(5):
+        late: Future[tuple[LLMatcher | None, guided.Mask]] = Future()
+        guides._guides[slot]._work, guides._guides[slot]._limit_s = late, guided.MASK_S
+    started = time.monotonic()
+    allowed = guides.allowed(slots, positions)
+    assert time.monotonic() - started < 3 * guided.MASK_S
+    assert allowed is not None
+    assert allowed.lost_G.tolist() == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize("bomb", ["(a{1000}){1000}", "x(a{1000}){1000}"])
+def test_a_grammar_that_explodes_is_lost_by_its_size(grammars: Grammars, bomb: str) -> None:
+    guides = GuidedSlots(grammars)
+    guides.learn(0, Grammar(GrammarKind.REGEX, bomb))
+    started = time.monotonic()
+    allowed = guides.allowed(ints([0]), ints([0]))
+    assert allowed is not None
+    assert allowed.lost_G.tolist() == [True]
+    assert time.monotonic() - started < guided.FIRST_MASK_S
+
+
+def hostile() -> list[Grammar]:
+    """Grammars whose first mask is cheap, and whose later ones are not."""
+    pairs = [f"(.*{first}.{{40}}{second})" for first in "abcdefgh" for second in "abcd"]
+    both = 'start: "q" T\nT: /(.*a.{20}b.*)/ & /(.*b.{19}a.*)/ & /.*aba.{17}.*/'
+    regexes = ["((.*a.{300}b)|(.*b.{299}a))*", "(.*a.{18}b)", "|".join(pairs)]
+    return [*(Grammar(GrammarKind.REGEX, regex) for regex in regexes), Grammar(GrammarKind.LARK, both)]
+
+
+@pytest.mark.parametrize("grammar", hostile())
+def test_fuel_ends_every_mask_long_before_a_step_gives_up(grammars: Grammars, grammar: Grammar) -> None:
+    started_from, _ = grammars.begin(grammar, skips=False)._work.result(10)
+    assert started_from is not None
+    worst = 0.0
+    for letter in "q" * (grammar.kind == GrammarKind.LARK) + "abaababbabaababbab" * 6:
+        for token in tokenizer().tokenize_str(letter):
+            before = time.thread_time()
+            _, mask = guided._advance(started_from, token)
+            worst = max(worst, time.thread_time() - before)
+        if mask.words is None:
+            break
+    assert worst < guided.MASK_S / 2
 
 
 def test_a_broken_worker_loses_the_grammar(grammars: Grammars) -> None:
     broken: Future[tuple[LLMatcher | None, guided.Mask]] = Future()
     broken.set_exception(ValueError("no"))
-    assert guided.Guide(grammars._workers, broken, skips=True).words(0) is None
+    assert guided.Guide(grammars._workers, broken, skips=True).words(0, time.monotonic()) is None
 
 
 def test_a_tokenizer_that_cannot_be_read_loses_every_grammar() -> None:

@@ -6,13 +6,15 @@ new work is given to one before the work before it was waited for. Where a gramm
 they are named with the sample they follow, and the next row computes all of them.
 
 The router has compiled every grammar before it comes here, with the same limits. What remains is what a grammar may
-do later on: each step of a matcher has fuel, and a step waits for a mask only so long. Then that sequence fails.
+do later on: each step of a matcher has fuel, and a step waits for all its masks only so long. Then the sequences whose
+masks are not there fail.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,13 +37,14 @@ MAX_FORCED = 64
 MAX_WORKERS = 4
 STACK_BYTES = 128 << 20
 """llguidance calls itself for each level of a grammar. Only what is used of it is ever in memory."""
-FIRST_MASK_S = 2.0
+FIRST_MASK_S = 1.0
 """Longest wait for a grammar to be compiled; the router has done it in less."""
-MASK_S = 1.0
-"""Longest wait for any other mask. Everybody else in the step waits too."""
+MASK_S = 0.1
+"""Longest wait of a step for other masks, all together: everybody in it waits too. The fuel of a mask is used up in a
+quarter of that."""
 
 LIMITS = LLParserLimits(
-    initial_lexer_fuel=1_000_000,
+    initial_lexer_fuel=200_000,
     step_lexer_fuel=100_000,
     step_max_items=25_000,
     max_lexer_states=25_000,
@@ -100,8 +103,10 @@ class Grammars:
 
     def __init__(self, tokenizer: str, end_tokens: Sequence[int]) -> None:
         """`tokenizer` is in the `tokenizers` library's own format, as JSON."""
-        self._workers = _start_workers(min(MAX_WORKERS, os.cpu_count() or 1) + 1)
-        self._tokenizer = self._workers.submit(LLTokenizer, tokenizer, eos_token=list(end_tokens))
+        count = min(MAX_WORKERS, os.cpu_count() or 1)
+        # Apart, so that no mask waits behind a grammar that is still compiled.
+        self._compilers, self._workers = _start_workers(count), _start_workers(count)
+        self._tokenizer = self._compilers.submit(LLTokenizer, tokenizer, eos_token=list(end_tokens))
         self._compiled: OrderedDict[Grammar, tuple[LLMatcher, Mask]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -111,7 +116,7 @@ class Grammars:
 
     def begin(self, grammar: Grammar, skips: bool) -> Guide:
         """Starts to compile. `skips` lets forced tokens come without being sampled."""
-        return Guide(self._workers, self._workers.submit(self._start, grammar), skips)
+        return Guide(self._workers, self._compilers.submit(self._start, grammar), skips)
 
     def _start(self, grammar: Grammar) -> tuple[LLMatcher | None, Mask]:
         with self._lock:
@@ -144,16 +149,21 @@ class Guide:
         self._skips = skips
         self._limit_s = FIRST_MASK_S
         self._begin: int | None = None
+        self._mask = LOST
 
-    def words(self, position: int) -> Words | None:
-        """Waits for the mask of the token that takes the position; None if the grammar was lost."""
+    def words(self, position: int, since: float) -> Words | None:
+        """Waits for the mask of the token that takes the position; None if the grammar was lost.
+
+        `since` is when the step began to wait, as `time.monotonic` counts.
+        """
         if self._begin is None:
             self._begin = position
-        return self._mask().at(position - self._begin)
+        self._mask = self._wait(since + self._limit_s - time.monotonic())
+        return self._mask.at(position - self._begin)
 
     def forced(self, position: int) -> tuple[int, ...]:
         """What can only follow the token that takes the position, if it need not be sampled. Only after `words`."""
-        return self._mask().forced[1:] if self._skips and position == self._begin else ()
+        return self._mask.forced[1:] if self._skips and position == self._begin else ()
 
     def accept(self, token: int, position: int) -> None:
         """Goes on with a token that its mask allowed. Only after `words`."""
@@ -164,9 +174,9 @@ class Guide:
         self._begin = position + 1
         self._limit_s = MASK_S
 
-    def _mask(self) -> Mask:
+    def _wait(self, limit_s: float) -> Mask:
         try:
-            failed = self._work.exception(self._limit_s) is not None
+            failed = self._work.exception(max(limit_s, 0)) is not None
         except TimeoutError:
             failed = True
         return LOST if failed else self._work.result()[1]
@@ -198,7 +208,8 @@ class GuidedSlots:
         guided = [(row, self._guides[slot], position) for row, (slot, position) in rows if slot in self._guides]
         if not guided:
             return None
-        masks = [guide.words(position) for _, guide, position in guided]
+        since = time.monotonic()
+        masks = [guide.words(position, since) for _, guide, position in guided]
         width = max((len(words) for words in masks if words is not None), default=1)
         anything = np.full(width, -1, dtype=np.int32)
         return Allowed(

@@ -82,6 +82,7 @@ impl From<GrammarError> for ApiError {
             GrammarError::TooLarge { .. }
             | GrammarError::TooDeep { .. }
             | GrammarError::TooEntangled { .. }
+            | GrammarError::TooRepetitive { .. }
             | GrammarError::TooSlow { .. }
             | GrammarError::Invalid(_)
             | GrammarError::Unsupported(_) => Self::field(FIELD, error.to_string()),

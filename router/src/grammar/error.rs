@@ -27,6 +27,14 @@ pub enum GrammarError {
         /// The limit.
         limit: usize,
     },
+    /// Its repetitions stand for too much.
+    #[error("stands for {parts} letters and classes; a regular expression has at most {limit}")]
+    TooRepetitive {
+        /// How many it stands for.
+        parts: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// Compiling it, or its first mask, took too long.
     #[error("takes more than {} ms to compile", limit.as_millis())]
     TooSlow {

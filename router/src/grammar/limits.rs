@@ -12,6 +12,8 @@ pub struct GrammarLimits {
     /// How far a grammar may lead from one rule or reference to the next, taken at its worst: definitions of a Lark
     /// grammar, or references of a schema times its nesting.
     pub max_levels: usize,
+    /// Letters and classes of a regular expression with its counted repetitions written out.
+    pub max_regex_parts: u64,
     /// Time for compiling a grammar and for its first mask (`--grammar-timeout-ms`).
     pub time_limit: Duration,
     /// Time a grammar waits for its turn; then the request is refused as one too many.
@@ -30,6 +32,7 @@ impl Default for GrammarLimits {
             max_bytes: 128 << 10,
             max_nesting: 64,
             max_levels: 1000,
+            max_regex_parts: 100_000,
             time_limit: Duration::from_secs(1),
             queue_limit: Duration::from_millis(900),
             threads: 2,

@@ -8,6 +8,7 @@ mod check;
 mod compiler;
 mod error;
 mod limits;
+mod repeats;
 mod schema;
 mod source;
 #[cfg(test)]

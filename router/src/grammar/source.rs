@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::error::GrammarError;
 use super::limits::GrammarLimits;
+use super::repeats;
 use super::schema::close_objects;
 
 /// Where a schema keeps the settings of the grammar library.
@@ -60,6 +61,9 @@ impl GrammarSource {
         }
         if kind != GrammarKind::JsonSchema && bracket_depth(&text) > limits.max_nesting {
             return Err(GrammarError::TooDeep { limit: limits.max_nesting });
+        }
+        if kind == GrammarKind::Regex {
+            repeats::check(&text, limits)?;
         }
         if kind == GrammarKind::Lark {
             // Every rule, and every key of a schema inside the grammar, has one.

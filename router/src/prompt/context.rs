@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::conversation::{Content, Conversation, Message, Part, Role};
+use super::encode::Encoder;
 use super::error::PromptError;
 use super::marks::Marking;
 
@@ -72,6 +73,8 @@ pub(super) struct ContentShape {
 pub(super) struct ContextBuilder<'a> {
     pub(super) shape: &'a ContentShape,
     pub(super) marking: Marking<'a>,
+    /// Knows the control tokens; `None` where no client has a word.
+    pub(super) encoder: Option<&'a Encoder>,
     /// Written after the text of the last message, to find where it ends.
     pub(super) cut: Option<char>,
 }
@@ -161,9 +164,11 @@ impl ContextBuilder<'_> {
         }
     }
 
-    /// The name of a call. Mistral's templates count its letters, so that it must not be marked where it passes.
+    /// The name of a call. Mistral's templates count its letters, so that one that passes must not be marked, unless a
+    /// control token could come of it: then such a template refuses it.
     fn id(&self, id: &str) -> Value {
-        if is_short_id(id) { Value::from(id) } else { self.text(id) }
+        let harmless = is_short_id(id) && !self.encoder.is_some_and(|encoder| encoder.control().may_hold(id));
+        if harmless { Value::from(id) } else { self.text(id) }
     }
 
     fn text(&self, text: &str) -> Value {
@@ -201,7 +206,7 @@ impl ContextBuilder<'_> {
     }
 }
 
-/// Nine letters and digits, which are no piece of a control token.
+/// What Mistral's templates take.
 fn is_short_id(id: &str) -> bool {
     id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }

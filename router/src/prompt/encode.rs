@@ -43,6 +43,15 @@ impl Forbidden {
     pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
         self.0.values().map(String::as_str)
     }
+
+    /// Whether such a token lies in a text, or the text, or its beginning or end, in such a token.
+    pub(super) fn may_hold(&self, text: &str) -> bool {
+        let cuts = || text.char_indices().map(|(at, _)| at).skip(1);
+        self.texts().any(|token| {
+            let inside = token.contains(text) || text.contains(token);
+            inside || cuts().any(|at| token.ends_with(&text[..at]) || token.starts_with(&text[at..]))
+        })
+    }
 }
 
 /// Token ids and where in the text they come from.

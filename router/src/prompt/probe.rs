@@ -61,7 +61,8 @@ pub(super) fn render_chat(
     tools: Option<Value>,
 ) -> Option<String> {
     let conversation = Conversation { messages, tools, continue_final: false };
-    let variables = ContextBuilder { shape, marking: Marking::Off, cut: None }.build(&conversation).ok()?;
+    let variables =
+        ContextBuilder { shape, marking: Marking::Off, encoder: None, cut: None }.build(&conversation).ok()?;
     template.render(variables).ok()
 }
 

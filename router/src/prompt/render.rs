@@ -47,7 +47,7 @@ impl Renderer {
         check(conversation)?;
         let marks = self.marks(conversation).ok_or(PromptError::ControlTokens)?;
         let rendering =
-            Rendering { renderer: self, conversation, cut: conversation.continue_final.then_some(marks.cut) };
+            Rendering { renderer: self, conversation, encoder, cut: conversation.continue_final.then_some(marks.cut) };
         let text = rendering.run(Marking::Off)?;
         let has_anchor = self.anchor.as_ref().is_some_and(|anchor| text.contains(anchor.as_str()));
         if !has_anchor && encoder.added_tokens(&text).is_empty() {
@@ -55,7 +55,7 @@ impl Renderer {
         }
         match rendering.marked(Marking::Whole(marks), marks, &text) {
             Some(spanned) => Ok(spanned),
-            None => rendering.with_marked_tokens(marks, &text, encoder),
+            None => rendering.with_marked_tokens(marks, &text),
         }
     }
 
@@ -78,12 +78,14 @@ fn check(conversation: &Conversation) -> Result<(), PromptError> {
 struct Rendering<'a> {
     renderer: &'a Renderer,
     conversation: &'a Conversation,
+    encoder: &'a Encoder,
     cut: Option<char>,
 }
 
 impl Rendering<'_> {
     fn run(&self, marking: Marking<'_>) -> Result<String, PromptError> {
-        let builder = ContextBuilder { shape: &self.renderer.shape, marking, cut: self.cut };
+        let builder =
+            ContextBuilder { shape: &self.renderer.shape, marking, encoder: Some(self.encoder), cut: self.cut };
         let mut text = self.renderer.template.render(builder.build(self.conversation)?)?;
         if let Some(cut) = self.cut {
             text.truncate(text.rfind(cut).ok_or(PromptError::NothingToContinue)?);
@@ -100,7 +102,8 @@ impl Rendering<'_> {
     /// For templates that look at how a text begins or ends: marks go only where a control token could come from.
     /// A template that takes a text apart could still join one out of the rest, so the control tokens must be as many
     /// as the template writes around other texts.
-    fn with_marked_tokens(&self, marks: Marks, text: &str, encoder: &Encoder) -> Result<Spanned, PromptError> {
+    fn with_marked_tokens(&self, marks: Marks, text: &str) -> Result<Spanned, PromptError> {
+        let encoder = self.encoder;
         let pieces = ControlPieces::new(encoder);
         let spanned = self.marked(Marking::Tokens(marks, &pieces), marks, text).ok_or(PromptError::ControlTokens)?;
         let blank = self.run(Marking::Blank).map_err(|_| PromptError::ControlTokens)?;
