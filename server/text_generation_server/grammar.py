@@ -39,9 +39,9 @@ STACK_BYTES = 128 << 20
 """llguidance calls itself for each level of a grammar. Only what is used of it is ever in memory."""
 FIRST_MASK_S = 1.0
 """Longest wait for a grammar to be compiled; the router has done it in less."""
-MASK_S = 0.1
+MASK_S = 0.25
 """Longest wait of a step for other masks, all together: everybody in it waits too. The fuel of a mask is used up in a
-quarter of that."""
+tenth of that."""
 
 LIMITS = LLParserLimits(
     initial_lexer_fuel=200_000,

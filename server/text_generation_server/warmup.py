@@ -43,8 +43,8 @@ def largest_tokens(request: WarmupRequest, device: torch.device) -> list[int]:
 
 
 def blocks_for(rows: list[int], block_size: int) -> int:
-    """Blocks the rows own, with room for one more token each."""
-    return sum(count // block_size + 1 for count in rows)
+    """Blocks the rows own."""
+    return sum(-(-count // block_size) for count in rows)
 
 
 def warm_up_plans(rows: list[int], block_size: int, device: torch.device) -> Iterator[StepPlan]:
@@ -78,7 +78,7 @@ def encode_largest(encoder: ImageEncoder, request: WarmupRequest, device: torch.
 
 
 def _plan(step: int, rows: list[int], block_size: int, scored: bool) -> StepPlan:
-    blocks = [count // block_size + 1 for count in rows]
+    blocks = [-(-count // block_size) for count in rows]
     new = [NewSequence(row, Sampling(), _ints([])) for row in range(len(rows))]
     flags = [int(RowFlag.SAMPLE | RowFlag.RESET_BLOCKS)] * len(rows)
     if scored and rows:

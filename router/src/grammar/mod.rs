@@ -18,5 +18,6 @@ mod vocabulary;
 pub use compiler::GrammarCompiler;
 pub use error::GrammarError;
 pub use limits::GrammarLimits;
+pub(crate) use schema::close_objects;
 pub use source::{Grammar, GrammarKind, GrammarSource};
 pub use vocabulary::Vocabulary;

@@ -30,7 +30,7 @@ const LISTED: [&str; 4] = ["prefixItems", "items", "anyOf", "oneOf"];
 const NAMED: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
 
 /// Closes every object of a schema that lists its properties, says nothing about others, and stands alone.
-pub(super) fn close_objects(schema: &mut Map<String, Value>) {
+pub(crate) fn close_objects(schema: &mut Map<String, Value>) {
     mean_object(schema);
     if !combines(schema) {
         close(schema, true);

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use text_generation_scheduler::TokenId;
 
-use crate::grammar::GrammarSource;
+use crate::grammar::{GrammarSource, close_objects};
 
 /// A function that may be called.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,11 +63,12 @@ pub(super) fn text(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// The schema of arguments: they are an object, whether or not the schema says so.
+/// The schema of arguments: they are an object, whether or not the schema says so, and of the listed properties only.
 pub(super) fn object_schema(parameters: &Value) -> Value {
     let mut schema = parameters.clone();
     if let Some(schema) = schema.as_object_mut() {
         schema.entry("type").or_insert(json!("object"));
+        close_objects(schema);
     }
     schema
 }
