@@ -37,7 +37,7 @@ class Node:
 
 
 def installed() -> Node:
-    """Installs what the lock file names, unless it is there. `make test` does so before the tests, whose time is short."""
+    """Installs what the lock file names, unless it is there. `make test` does so before the tests begin."""
     node = _NODE_HOME / "bin" / "node"
     lock, marker = PROJECT / "package-lock.json", PROJECT / "node_modules" / ".package-lock.json"
     if not marker.exists() or marker.stat().st_mtime < lock.stat().st_mtime:
