@@ -1,4 +1,4 @@
-"""Compiles the attention kernels to machine code of real GPUs. Needs none: Triton brings its assembler.
+"""Compiles our kernels to machine code of real GPUs. Needs none: Triton brings its assembler.
 
 A program of its own, because a process that interprets kernels cannot compile them. Prints a line for each.
 """
@@ -13,9 +13,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from text_generation_server.attention.kernels import attend_kernel, join_kernel, store_kernel
+from text_generation_server.layers.kernels import gate_kernel, norm_kernel, normalise_kernel
 
 POINTERS = {
     "slots": "*i64",
+    "pixels": "*u8",
+    **dict.fromkeys(("scales", "shifts"), "*fp32"),
     **dict.fromkeys(("partial", "partial_max", "partial_sum"), "*fp32"),
     **dict.fromkeys(("tile_rows", "tile_offsets", "first_tokens", "counts", "starts", "blocks"), "*i32"),
     **dict.fromkeys(("range_firsts", "range_ends"), "*i32"),
@@ -36,12 +39,18 @@ def variants() -> Iterator[tuple[Any, dict[str, Any], str]]:
         everything = {"SOFTCAP": True, "RANGES": True, "RANGES_FIRST": head_dim == 256}
         yield attend_kernel, shared | plain | {"SIZE_M": 16, "TOKENS": 1, "SPLITS": 8}, dtype
         yield attend_kernel, shared | everything | {"SIZE_M": 64, "TOKENS": 16, "SPLITS": 1}, dtype
+    for activation in range(3):
+        yield gate_kernel, {"SIZE_E": 1024, "ACTIVATION": activation}, "bf16"
+    for size in (64, 8192):
+        yield norm_kernel, {"SIZE_H": size, "ADDED": size > 64}, "bf16"
+    yield normalise_kernel, {"SIZE_E": 1024}, "bf16"
 
 
 def signature(kernel: Any, constants: Mapping[str, Any], dtype: str) -> dict[str, str]:  # noqa: ANN401
     """A type for each argument, in the kernel's own order."""
-    wide = dict.fromkeys(("q", "keys", "values", "output", "heads", "table"), f"*{dtype}")
-    types = wide | POINTERS | {"scale": "fp32", "softcap": "fp32"} | dict.fromkeys(constants, "constexpr")
+    names = ("q", "keys", "values", "output", "heads", "table", "hidden", "added", "weight", "total", "gate_up")
+    numbers = dict.fromkeys(("scale", "softcap", "eps"), "fp32")
+    types = dict.fromkeys(names, f"*{dtype}") | POINTERS | numbers | dict.fromkeys(constants, "constexpr")
     return {name: types.get(name, "i32") for name in kernel.arg_names}
 
 
@@ -56,7 +65,7 @@ def main() -> None:
             if done.metadata.shared > most:
                 raise SystemExit(f"{kernel.__name__} wants {done.metadata.shared} bytes of shared memory: {constants}")
             size = len(done.asm["cubin"])
-            print(f"sm_{capability} {kernel.__name__} {constants['HEAD_DIM']} {dtype} {size} {done.metadata.shared}")  # noqa: T201
+            print(f"sm_{capability} {kernel.__name__} {constants} {dtype} {size} {done.metadata.shared}")  # noqa: T201
 
 
 if __name__ == "__main__":

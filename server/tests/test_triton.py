@@ -187,4 +187,4 @@ def test_kernels_compile_for_real_gpus(tmp_path: Path) -> None:
     variables |= {"PYTHONPATH": os.pathsep.join(sys.path), "TRITON_CACHE_DIR": str(tmp_path)}
     program = Path(__file__).with_name("compile_kernels.py")
     done = subprocess.run([sys.executable, program], env=variables, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.count("sm_90 attend_kernel")) == (0, 10), done.stderr
+    assert (done.returncode, done.stdout.count("sm_90 ")) == (0, 26), done.stderr

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from text_generation_server.distributed import Ranks
+from text_generation_server.layers.fused import normalised
 from text_generation_server.models import CannotEncode, Model
 from text_generation_server.plan import EncodeImage, Failure, FailureKind, ImageHeader
 
@@ -116,8 +117,8 @@ class Normaliser:
 
     def __call__(self, pixels_NHW3: Tensor) -> Tensor:
         """Pixel values of [N, 3, H, W], channels last in memory."""
-        values = torch.addcmul(self._shift, pixels_NHW3.to(self._shift.device).to(torch.float32), self._scale)
-        return values.to(self._dtype).permute(0, 3, 1, 2)
+        values = normalised(pixels_NHW3.to(self._shift.device), self._scale, self._shift, self._dtype)
+        return values.permute(0, 3, 1, 2)
 
 
 @dataclass

@@ -8,27 +8,21 @@ Suffixes: T tokens of the step, N query heads and K key/value heads of this rank
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.attention.base import Attention, AttentionShape
 from text_generation_server.distributed import Ranks
 from text_generation_server.layers.embedding import OutputHead, TokenEmbedding, vocabulary_rows
+from text_generation_server.layers.fused import Gate
 from text_generation_server.layers.linear import RowPart, ShapeError, SummedLinear, divide, fused_rows
 from text_generation_server.layers.norm import RmsNorm
 from text_generation_server.layers.rotary import RopeSpec, Rotary
 from text_generation_server.weights import Weights
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +167,9 @@ class DecoderLayer:
     def __call__(self, hidden_TH: Tensor, table: Tensor, attention: Attention) -> Tensor:
         attended_TH = self._attention(self._attention_norm(hidden_TH), table, attention)
         if self._output_norms is None:
-            hidden_TH = torch.add(hidden_TH, attended_TH, alpha=self._residual_scale)
-            fed_TH = self._feed_forward(self._feed_forward_norm(hidden_TH))
-            return torch.add(hidden_TH, fed_TH, alpha=self._residual_scale)
+            scale = self._residual_scale
+            hidden_TH, normed_TH = self._feed_forward_norm.after_adding(hidden_TH, attended_TH, scale)
+            return torch.add(hidden_TH, self._feed_forward(normed_TH), alpha=scale)
         hidden_TH = hidden_TH + self._output_norms[0](attended_TH)
         return hidden_TH + self._output_norms[1](self._feed_forward(self._feed_forward_norm(hidden_TH)))
 
@@ -217,11 +211,10 @@ class FeedForward:
         gate_up = [RowPart.even(f"{name}.{part}", spec.intermediate_size, ranks) for part in ("gate_proj", "up_proj")]
         self._gate_up = fused_rows(weights, gate_up, spec.hidden_size, bias=False)
         self._down = SummedLinear(weights, ranks, f"{name}.down_proj", (spec.hidden_size, spec.intermediate_size))
-        self._activation = ACTIVATIONS[spec.activation]
+        self._gate = Gate(spec.activation)
 
     def __call__(self, x_TH: Tensor) -> Tensor:
-        gate, up = self._gate_up(x_TH).chunk(2, -1)
-        return self._down(self._activation(gate).mul_(up))
+        return self._down(self._gate(self._gate_up(x_TH)))
 
 
 def _norm(spec: DecoderSpec, weights: Weights, name: str, width: int | None = None) -> RmsNorm:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
+
+from text_generation_server.layers.fused import add_rms_norm, rms_norm
 
 
 class RmsNorm:
@@ -11,8 +12,11 @@ class RmsNorm:
 
     def __init__(self, weight: Tensor, eps: float) -> None:
         self._weight = weight
-        self._shape = (weight.shape[0],)
         self._eps = eps
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.to(self._weight.dtype), self._shape, self._weight, self._eps).to(x.dtype)
+        return rms_norm(x, self._weight, self._eps)
+
+    def after_adding(self, hidden: Tensor, added: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """hidden + scale * added, and its norm."""
+        return add_rms_norm(hidden, added, scale, self._weight, self._eps)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from text_generation_server.attention.base import Attention
 from text_generation_server.distributed import Ranks
-from text_generation_server.layers.decoder import ACTIVATIONS, Added, Decoder, DecoderSpec
+from text_generation_server.layers.decoder import Added, Decoder, DecoderSpec
+from text_generation_server.layers.fused import ACTIVATIONS
 from text_generation_server.layers.linear import replicated
 from text_generation_server.models import ModelShape
 from text_generation_server.models.text_only import decoder_spec
