@@ -18,9 +18,11 @@ fn check(format: &super::Format, several: bool, written: Option<&str>, expected:
     assert_eq!(calls.source(format.grammar), GrammarSource::Lark(expected.to_owned()));
 }
 
-const F: &str =
-    r#"%json {"properties":{"a":{"type":"integer"},"b":{"type":"string"}},"required":["b"],"type":"object"}"#;
-const G: &str = r#"%json {"type":"object","properties":{}}"#;
+const F: &str = concat!(
+    r#"%json {"properties":{"a":{"type":"integer"},"b":{"type":"string"}},"required":["b"],"type":"object","#,
+    r#""additionalProperties":false}"#
+);
+const G: &str = r#"%json {"type":"object","properties":{},"additionalProperties":false}"#;
 
 #[test]
 fn tagged_objects() {
