@@ -269,12 +269,12 @@ class Driver:
         prompt: Prompt,
         sampling: Sampling = GREEDY,
         grammar: Grammar | None = None,
-        prompt_num_top: int | None = None,
+        **asked: int,
     ) -> None:
         """Announces a sequence and encodes its images."""
         for one in prompt.images.values():
             self.shard.images.put(one)
-        new = NewSequence(sequence, sampling, ints(prompt.token_ids), grammar, prompt_num_top)
+        new = NewSequence(sequence, sampling, ints(prompt.token_ids), grammar, **asked)
         ranks = self.shard.ranks
         encode = [EncodeImage(name, number % ranks.world_size) for number, name in enumerate(prompt.images)]
         self.owned.pop(sequence, None)

@@ -12,13 +12,15 @@ masks are not there fail.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 from torch import Tensor
 
+from text_generation_server.closing import Budget, Closers, Words, largest_jump
 from text_generation_server.plan import Grammar, GrammarKind, Ints
 
 MAX_COMPILED = 32
@@ -52,8 +55,6 @@ LIMITS = LLParserLimits(
     verbose_errors=False,
 )
 """As in the router's `grammar/check.rs`. A lexer state is a kilobyte or two, and each sequence has its own."""
-
-Words = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,17 @@ class Allowed:
         return allowed_GV[:, :vocab_size]
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """A matcher at the beginning of a grammar, the mask there, and how many tokens the shortest answer has."""
+
+    matcher: LLMatcher
+    first: Mask
+    shortest: int
+    jump: int
+    """See `Budget`. Both say nothing of a grammar that is no schema."""
+
+
 class Grammars:
     """Compiles grammars for one model. What that needs is built on a thread of its own, from the start."""
 
@@ -107,43 +119,62 @@ class Grammars:
         # Apart, so that no mask waits behind a grammar that is still compiled.
         self._compilers, self._workers = _start_workers(count), _start_workers(count)
         self._tokenizer = self._compilers.submit(LLTokenizer, tokenizer, eos_token=list(end_tokens))
-        self._compiled: OrderedDict[Grammar, tuple[LLMatcher, Mask]] = OrderedDict()
+        self._closers = self._compilers.submit(lambda: Closers(self._tokenizer.result()))
+        self._compiled: OrderedDict[Grammar, Compiled] = OrderedDict()
         self._lock = threading.Lock()
 
     def wait(self) -> None:
         """Returns when grammars can be compiled, or never will be."""
-        self._tokenizer.exception()
+        self._closers.exception()
 
-    def begin(self, grammar: Grammar, skips: bool) -> Guide:
-        """Starts to compile. `skips` lets forced tokens come without being sampled."""
-        return Guide(self._workers, self._compilers.submit(self._start, grammar), skips)
+    def begin(self, grammar: Grammar, skips: bool, num_tokens: int | None) -> Guide:
+        """Starts to compile. `skips` lets forced tokens come without being sampled; JSON ends within `num_tokens`."""
+        return Guide(self._workers, self._compilers.submit(self._start, grammar, num_tokens), skips)
 
-    def _start(self, grammar: Grammar) -> tuple[LLMatcher | None, Mask]:
+    def _start(self, grammar: Grammar, num_tokens: int | None) -> Start:
         with self._lock:
             known = self._compiled.get(grammar)
             if known is not None:
                 self._compiled.move_to_end(grammar)
-        matcher, first = known or self._compile(grammar)
-        return (None, LOST) if matcher is None else (matcher.deep_copy(), first)
+        compiled = known or self._compile(grammar)
+        if compiled is None:
+            return Start(None, LOST)
+        matcher, first = compiled.matcher.deep_copy(), compiled.first
+        if num_tokens is None or grammar.kind != GrammarKind.JSON_SCHEMA:
+            return Start(matcher, first)
+        budget = Budget(self._closers.result(), num_tokens, compiled.shortest, compiled.jump)
+        return Start(matcher, _within(budget, matcher, first), budget)
 
-    def _compile(self, grammar: Grammar) -> tuple[LLMatcher | None, Mask]:
-        if self._tokenizer.exception() is not None:
-            return None, LOST
+    def _compile(self, grammar: Grammar) -> Compiled | None:
+        if self._closers.exception() is not None:
+            return None
         matcher = LLMatcher(self._tokenizer.result(), _written(grammar), log_level=0, limits=LIMITS)
         first = next_mask(matcher)
         if first.words is None:
-            return None, LOST
+            return None
+        shortest, jump = 0, 0
+        if grammar.kind == GrammarKind.JSON_SCHEMA:
+            shortest = len(first.forced) + self._closers.result().tokens_to_end(matcher)
+            jump = largest_jump(json.loads(grammar.text))
         with self._lock:
-            self._compiled[grammar] = (matcher, first)
+            self._compiled[grammar] = compiled = Compiled(matcher, first, shortest, jump)
             while len(self._compiled) > MAX_COMPILED:
                 self._compiled.popitem(last=False)
-        return matcher, first
+        return compiled
+
+
+class Start(NamedTuple):
+    """What a worker hands over: the matcher (None: lost), the mask behind what it took, the tokens that are left."""
+
+    matcher: LLMatcher | None
+    mask: Mask
+    budget: Budget | None = None
 
 
 class Guide:
     """One sequence's way through its grammar, by the positions of its tokens."""
 
-    def __init__(self, workers: ThreadPoolExecutor, start: Future[tuple[LLMatcher | None, Mask]], skips: bool) -> None:
+    def __init__(self, workers: ThreadPoolExecutor, start: Future[Start], skips: bool) -> None:
         self._workers = workers
         self._work = start
         self._skips = skips
@@ -167,10 +198,10 @@ class Guide:
 
     def accept(self, token: int, position: int) -> None:
         """Goes on with a token that its mask allowed. Only after `words`."""
-        matcher, mask = self._work.result(0)
-        if matcher is None or self._begin is None or position < self._begin + len(mask.forced):
+        before = self._work.result(0)
+        if before.matcher is None or self._begin is None or position < self._begin + len(before.mask.forced):
             return
-        self._work = self._workers.submit(_advance, matcher, token)
+        self._work = self._workers.submit(_advance, before, token)
         self._begin = position + 1
         self._limit_s = MASK_S
 
@@ -179,7 +210,7 @@ class Guide:
             failed = self._work.exception(max(limit_s, 0)) is not None
         except TimeoutError:
             failed = True
-        return LOST if failed else self._work.result()[1]
+        return LOST if failed else self._work.result().mask
 
 
 class GuidedSlots:
@@ -190,11 +221,11 @@ class GuidedSlots:
         self._grammars = grammars
         self._guides: dict[int, Guide] = {}
 
-    def learn(self, slot: int, grammar: Grammar | None, skips: bool = False) -> None:
-        """Starts a slot anew."""
+    def learn(self, slot: int, grammar: Grammar | None, skips: bool = False, num_tokens: int | None = None) -> None:
+        """Starts a slot anew. `num_tokens` is how long the answer may become."""
         self.forget(slot)
         if grammar is not None and self._grammars is not None:
-            self._guides[slot] = self._grammars.begin(grammar, skips)
+            self._guides[slot] = self._grammars.begin(grammar, skips, num_tokens)
 
     def forget(self, slot: int) -> None:
         """Drops what a slot holds, though a thread may still be at it."""
@@ -259,8 +290,21 @@ def next_mask(matcher: LLMatcher) -> Mask:
     return LOST if matcher.is_error() else Mask(words, tuple(forced))
 
 
-def _advance(matcher: LLMatcher, token: int) -> tuple[LLMatcher, Mask]:
-    return matcher, next_mask(matcher) if matcher.consume_token(token) else LOST
+def _advance(before: Start, token: int) -> Start:
+    matcher, budget = before.matcher, before.budget
+    if matcher is None or not matcher.consume_token(token):
+        return Start(matcher, LOST)
+    mask = next_mask(matcher)
+    if budget is None:
+        return Start(matcher, mask)
+    budget.spend(1)
+    return Start(matcher, _within(budget, matcher, mask), budget)
+
+
+def _within(budget: Budget, matcher: LLMatcher, mask: Mask) -> Mask:
+    """The mask, with the answer's end in sight."""
+    budget.spend(len(mask.forced))
+    return mask if mask.words is None else replace(mask, words=budget.narrow(matcher, mask.words))
 
 
 def _written(grammar: Grammar) -> str:

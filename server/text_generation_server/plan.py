@@ -97,6 +97,8 @@ class NewSequence:
     grammar: Grammar | None = None
     prompt_num_top: int | None = None
     """Best tokens to report beside each scored token of the prompt; None if none will be scored."""
+    max_new_tokens: int | None = None
+    """How long the answer may become, for those that a grammar holds: JSON ends in time."""
 
 
 @dataclass(frozen=True, slots=True)

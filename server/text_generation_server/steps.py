@@ -135,7 +135,7 @@ class StepRunner:
         except TooManySequences:
             return Failure(FailureKind.OUT_OF_MEMORY, "too many sequences are alive")
         self._sampler.learn(slot, new.sampling, new.prompt_token_ids)
-        self._guided.learn(slot, new.grammar, skips=new.sampling.may_skip)
+        self._guided.learn(slot, new.grammar, new.sampling.may_skip, new.max_new_tokens)
         self._scorer.learn(slot, new)
         return None
 

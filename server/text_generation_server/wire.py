@@ -141,6 +141,7 @@ def _new_sequence(message: pb.NewSequence) -> NewSequence:
         prompt_token_ids=_u32(message.prompt_token_ids, "prompt_token_ids"),
         grammar=_grammar(message.grammar) if message.HasField("grammar") else None,
         prompt_num_top=message.prompt_num_top if message.HasField("prompt_num_top") else None,
+        max_new_tokens=message.max_new_tokens or None,
     )
 
 

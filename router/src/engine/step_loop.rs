@@ -110,6 +110,7 @@ impl StepLoop {
             prompt_num_top: request.score_prompt,
             banned,
             grammar: request.grammar,
+            max_new_tokens,
         };
         let scores = new.score_prompt.then(|| PromptScores::new(&new.prompt));
         let live = Live { sender, progress, submitted, encoded, images, scores };

@@ -22,6 +22,8 @@ pub struct EncodedSequence {
     pub banned: Vec<u32>,
     /// What its answer may be.
     pub grammar: Option<Arc<Grammar>>,
+    /// How long its answer may become.
+    pub max_new_tokens: u32,
 }
 
 /// Encodes a plan; `describe` is asked about each sequence the shard has not seen.
@@ -137,6 +139,7 @@ fn new_sequence(id: SequenceId, sequence: &EncodedSequence) -> pb::NewSequence {
         prompt_token_ids: packed(&sequence.prompt),
         prompt_num_top: sequence.prompt_num_top,
         grammar: sequence.grammar.as_deref().map(grammar),
+        max_new_tokens: sequence.grammar.as_ref().map_or(0, |_| sequence.max_new_tokens),
     }
 }
 

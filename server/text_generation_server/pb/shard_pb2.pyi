@@ -638,11 +638,14 @@ class NewSequence(_message.Message):
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     PROMPT_NUM_TOP_FIELD_NUMBER: _builtins.int
     GRAMMAR_FIELD_NUMBER: _builtins.int
+    MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     prompt_token_ids: _builtins.bytes
     """u32 ids of the whole prompt, only when a penalty or its scores need them: prefix-cached tokens are never sent."""
     prompt_num_top: _builtins.int
     """Best tokens to report beside each scored token of the prompt. Absent: no row of it will ask for scores."""
+    max_new_tokens: _builtins.int
+    """How long the answer may become, only with a grammar: JSON is brought to its end in time. 0 if nobody knows."""
     @_builtins.property
     def sampling(self) -> Global___Sampling: ...
     @_builtins.property
@@ -657,10 +660,11 @@ class NewSequence(_message.Message):
         prompt_token_ids: _builtins.bytes = ...,
         prompt_num_top: _builtins.int | None = ...,
         grammar: Global___Grammar | None = ...,
+        max_new_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_num_top", b"_prompt_num_top", "grammar", b"grammar", "prompt_num_top", b"prompt_num_top", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_num_top", b"_prompt_num_top", "grammar", b"grammar", "id", b"id", "prompt_num_top", b"prompt_num_top", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_num_top", b"_prompt_num_top", "grammar", b"grammar", "id", b"id", "max_new_tokens", b"max_new_tokens", "prompt_num_top", b"prompt_num_top", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__prompt_num_top: _TypeAlias = _typing.Literal["prompt_num_top"]  # noqa: Y015
     _WhichOneofArgType__prompt_num_top: _TypeAlias = _typing.Literal["_prompt_num_top", b"_prompt_num_top"]  # noqa: Y015
