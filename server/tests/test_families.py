@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import gloo_ranks
 import pytest
 import torch
-import two_ranks
 from driver import Driver, Prompt
 from families import FAMILIES, WITHOUT_A_FILE, checkpoint, find
 from families.oracle import NUM_TOKENS, Asked
@@ -159,7 +159,7 @@ def test_two_ranks_compute_what_one_does(tiny: Tiny, prompts: list[Prompt], aske
     if tiny.name in WITHOUT_A_FILE:
         pytest.skip("models of transformers run on one rank")
     cuts = [cut for cut in (16, 40) if all(shares_no_range(one, cut) for one in prompts)]
-    for outputs in two_ranks.run(prompts, 12, cuts, tiny.prepared):
+    for outputs in gloo_ranks.run(prompts, 12, cuts, tiny.prepared):
         for tokens, one in zip(outputs, asked, strict=True):
             check_tokens(tokens, one)
 

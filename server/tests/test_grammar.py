@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import cache
 
+import gloo_ranks
 import numpy as np
 import pytest
 import torch
-import two_ranks
 from driver import PREPARED, Driver, Prompt, ints, load
 from llguidance import LLMatcher, LLTokenizer
 from test_sampler import CPU
@@ -261,7 +261,7 @@ def test_a_tokenizer_that_cannot_be_read_loses_every_grammar() -> None:
 
 def test_two_ranks_follow_one_grammar(driver: Driver) -> None:
     wanted = [SCHEMA, None, HOPELESS, REGEX]
-    ranks = two_ranks.run([PROMPT] * 4, 24, (), grammars=wanted)
+    ranks = gloo_ranks.run([PROMPT] * 4, 24, (), grammars=wanted)
     assert ranks[0] == ranks[1]
     alone = [[] if grammar == HOPELESS else generate(driver, [(Sampling(), grammar)], 24)[0][:24] for grammar in wanted]
     assert ranks[0] == alone

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import gloo_ranks
 import numpy as np
 import pytest
 import torch
-import two_ranks
 from driver import IMAGE_TOKENS, Driver, Prompt, image, key, load
 from reference import Reference
 from torch import Tensor
@@ -105,5 +105,5 @@ def test_our_kernels_give_the_same_tokens(expected: list[list[int]]) -> None:
 
 
 def test_two_ranks_compute_what_one_does(expected: list[list[int]]) -> None:
-    for tokens in two_ranks.run(PROMPTS, NUM_TOKENS, cuts=[16, 40]):
+    for tokens in gloo_ranks.run(PROMPTS, NUM_TOKENS, cuts=[16, 40]):
         assert tokens == expected

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import gloo_ranks
 import pytest
 import torch
-import two_ranks
 from driver import Driver, Prompt, Scores
 from reference import Reference
 from test_parity import PROMPTS, text
@@ -126,6 +126,6 @@ def test_scores_that_are_not_finite_fail_their_sequence(shard: Shard, monkeypatc
 
 def test_two_ranks_say_what_one_does(driver: Driver) -> None:
     alone = driver.score(PROMPTS, cuts=[16, 40], num_top=NUM_TOP)
-    for rank in two_ranks.score(PROMPTS, [16, 40], NUM_TOP):
+    for rank in gloo_ranks.score(PROMPTS, [16, 40], NUM_TOP):
         for (logprobs, top), expected in zip(rank, alone, strict=True):
             check(Scores(logprobs, [[(token, logprob) for token, logprob in best] for best in top]), expected, ALIKE)

@@ -19,7 +19,7 @@ from text_generation_server.attention.base import Attention, AttentionShape
 from text_generation_server.distributed import Ranks
 from text_generation_server.layers.embedding import OutputHead, TokenEmbedding, vocabulary_rows
 from text_generation_server.layers.fused import Gate
-from text_generation_server.layers.linear import RowPart, ShapeError, SummedLinear, divide, fused_rows
+from text_generation_server.layers.linear import RowPart, ShapeError, SummedLinear, fused_rows
 from text_generation_server.layers.norm import RmsNorm
 from text_generation_server.layers.rotary import RopeSpec, Rotary
 from text_generation_server.weights import Weights
@@ -224,11 +224,25 @@ def _norm(spec: DecoderSpec, weights: Weights, name: str, width: int | None = No
     return RmsNorm(weights.whole(name, shape), spec.norm_eps)
 
 
+def _divides(spec: DecoderSpec, num_ranks: int) -> bool:
+    """Whether every rank gets as much as the others. Key/value heads are copied where there are too few."""
+    copied = num_ranks % spec.num_kv_heads == 0
+    shared = spec.num_kv_heads % num_ranks == 0
+    return spec.num_heads % num_ranks == 0 and spec.intermediate_size % num_ranks == 0 and (copied or shared)
+
+
 def _attention_shape(spec: DecoderSpec, ranks: Ranks) -> AttentionShape:
-    num_heads = divide(spec.num_heads, ranks, "attention heads")
+    if not _divides(spec, ranks.world_size):
+        sizes = {
+            "attention heads": spec.num_heads,
+            "key/value heads": spec.num_kv_heads,
+            "feed-forward columns": spec.intermediate_size,
+        }
+        would = ", ".join(str(count) for count in range(1, spec.num_heads + 1) if _divides(spec, count))
+        what = ", ".join(f"{size} {name}" for name, size in sizes.items())
+        raise ShapeError(f"{what} cannot be divided among {ranks.world_size} ranks; this model takes {would}")
+    num_heads = spec.num_heads // ranks.world_size
     num_kv_heads = max(1, spec.num_kv_heads // ranks.world_size)
-    if spec.num_kv_heads % ranks.world_size and ranks.world_size % spec.num_kv_heads:
-        raise ShapeError(f"{spec.num_kv_heads} key/value heads fit no {ranks.world_size} ranks evenly")
     return AttentionShape(
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,

@@ -1,4 +1,4 @@
-"""Two ranks of a model, each in a process of its own, meeting over gloo."""
+"""Ranks of a model, each in a process of its own, meeting over gloo."""
 
 from __future__ import annotations
 
@@ -35,14 +35,27 @@ def run(
         "grammars": list(grammars),
         "prepared": str(prepared),
         "port": _free_port(),
+        "num_ranks": 2,
         "num_tokens": num_tokens,
         "cuts": list(cuts),
         "prompts": [_packed(prompt) for prompt in prompts],
     }
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(work, file)
-        file.flush()
-        outputs: list[list[list[int]]] = _outputs([sys.executable, str(Path(__file__)), file.name])
+    outputs: list[list[list[int]]] = _outputs(work)
+    return outputs
+
+
+def run_on(num_ranks: int, prompts: Sequence[Prompt], num_tokens: int, prepared: Path) -> list[list[list[int]]]:
+    """`run` on any number of ranks, prompts whole."""
+    work = {
+        "grammars": [],
+        "prepared": str(prepared),
+        "port": _free_port(),
+        "num_ranks": num_ranks,
+        "num_tokens": num_tokens,
+        "cuts": [],
+        "prompts": [_packed(prompt) for prompt in prompts],
+    }
+    outputs: list[list[list[int]]] = _outputs(work)
     return outputs
 
 
@@ -51,21 +64,23 @@ def score(prompts: Sequence[Prompt], cuts: Sequence[int], num_top: int) -> Any:
     work = {
         "prepared": str(PREPARED),
         "port": _free_port(),
+        "num_ranks": 2,
         "num_top": num_top,
         "cuts": list(cuts),
         "prompts": [_packed(prompt) for prompt in prompts],
     }
+    return _outputs(work)
+
+
+def _outputs(work: dict[str, Any]) -> Any:
+    paths, num_ranks = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, work["num_ranks"]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(work, file)
         file.flush()
-        return _outputs([sys.executable, str(Path(__file__)), file.name])
-
-
-def _outputs(command: list[str]) -> Any:
-    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    ranks = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True, env=paths) for rank in range(2)]
-    outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0]
+        commands = [[sys.executable, str(Path(__file__)), file.name, str(rank)] for rank in range(num_ranks)]
+        ranks = [subprocess.Popen(one, stdout=subprocess.PIPE, text=True, env=paths) for one in commands]
+        outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * num_ranks
     return [json.loads(output) for output in outputs]
 
 
@@ -116,7 +131,7 @@ def _base64(data: bytes) -> str:
 
 def _rank(path: Path, rank: int) -> None:
     work = json.loads(path.read_text())
-    driver = Driver(load(rank, 2, work["port"], prepared=Path(work["prepared"])))
+    driver = Driver(load(rank, work["num_ranks"], work["port"], prepared=Path(work["prepared"])))
     prompts = [_unpacked(packed) for packed in work["prompts"]]
     if "num_top" in work:
         json.dump(driver.score(prompts, work["cuts"], work["num_top"]), sys.stdout)
