@@ -187,7 +187,7 @@ def test_a_slot_starts_anew(driver: Driver) -> None:
 
 def test_a_mask_that_takes_too_long_is_not_waited_for(grammars: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guided, "FIRST_MASK_S", 0.05)
-    stuck: Future[tuple[LLMatcher | None, guided.Mask]] = Future()
+    stuck: Future[guided.Start] = Future()
     guide = guided.Guide(grammars._workers, stuck, skips=True)
     started = time.monotonic()
     assert guide.words(0, started) is None
@@ -202,7 +202,7 @@ def test_a_step_waits_for_all_its_masks_together_and_only_the_late_ones_are_lost
         guides.learn(slot, REGEX)
     assert guides.allowed(slots, positions) is not None
     for slot in range(5):
-        late: Future[tuple[LLMatcher | None, guided.Mask]] = Future()
+        late: Future[guided.Start] = Future()
         guides._guides[slot]._work, guides._guides[slot]._limit_s = late, guided.MASK_S
     started = time.monotonic()
     allowed = guides.allowed(slots, positions)
@@ -232,21 +232,21 @@ def hostile() -> list[Grammar]:
 
 @pytest.mark.parametrize("grammar", hostile())
 def test_fuel_ends_every_mask_long_before_a_step_gives_up(grammars: Grammars, grammar: Grammar) -> None:
-    started_from = grammars.begin(grammar, False, None)._work.result(10).matcher
-    assert started_from is not None
+    at = grammars.begin(grammar, False, None)._work.result(10)
+    assert at.matcher is not None
     worst = 0.0
     for letter in "q" * (grammar.kind == GrammarKind.LARK) + "abaababbabaababbab" * 6:
         for token in tokenizer().tokenize_str(letter):
             before = time.thread_time()
-            _, mask = guided._advance(started_from, token)
+            at = guided._advance(at, token)
             worst = max(worst, time.thread_time() - before)
-        if mask.words is None:
+        if at.mask.words is None:
             break
     assert worst < guided.MASK_S / 2
 
 
 def test_a_broken_worker_loses_the_grammar(grammars: Grammars) -> None:
-    broken: Future[tuple[LLMatcher | None, guided.Mask]] = Future()
+    broken: Future[guided.Start] = Future()
     broken.set_exception(ValueError("no"))
     assert guided.Guide(grammars._workers, broken, skips=True).words(0, time.monotonic()) is None
 
