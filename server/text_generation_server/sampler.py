@@ -137,18 +137,20 @@ class Sampler:
         settings_S = self._settings[slots_S]
         scores_SV = logits_SV
         warped_S = ~settings_S["plain"]
-        if allowed is not None:
-            warped_S[allowed.rows_G] = True
         if warped_S.any():
             scores_SV = logits_SV.clone()
             if before_S is not None and settings_S["watermarked"].any():
                 self._mark(scores_SV, before_S, settings_S)
             scores_SV = self._warp(scores_SV, slots_S, settings_S, allowed)
+        elif allowed is not None:
+            scores_SV = self._mask(logits_SV.clone(), allowed)
+        if allowed is not None:
+            warped_S[allowed.rows_G] = True
         logprobs_SV = torch.log_softmax(scores_SV, -1)
         token_ids_S = self._choose(scores_SV, logprobs_SV, settings_S, positions_S)
         reported_SV = _reported(logits_SV, logprobs_SV, settings_S["raw_logprobs"] & warped_S)
         packed_SP = _pack(logits_SV, reported_SV, token_ids_S, settings_S)
-        if allowed is not None:
+        if allowed is not None and allowed.lost_G.any():
             packed_SP[torch.from_numpy(allowed.rows_G[allowed.lost_G]).to(self._device), 2] = LOST
         packed_SP = self._ranks.broadcast(packed_SP, 0)
         self._remember(slots_S, packed_SP[:, 0].long())
@@ -182,9 +184,7 @@ class Sampler:
         for row in np.flatnonzero(settings_S["banning"]).tolist():
             scores_SV[row].index_fill_(0, self._banned[int(slots_S[row])], NEG_INF)
         if allowed is not None:
-            rows_G = torch.from_numpy(allowed.rows_G).to(self._device)
-            forbidden_GV = ~allowed.unpack(self._vocab_size, self._device)
-            scores_SV.index_copy_(0, rows_G, scores_SV.index_select(0, rows_G).masked_fill_(forbidden_GV, NEG_INF))
+            scores_SV = self._mask(scores_SV, allowed)
         for name, neutral, warp in WARPERS:
             rows = np.flatnonzero(settings_S[name] != neutral)
             if len(rows):
@@ -192,6 +192,14 @@ class Sampler:
                 index = torch.from_numpy(rows).to(self._device)
                 scores_SV.index_copy_(0, index, warp(scores_SV.index_select(0, index), values[:, None]))
         return scores_SV
+
+    def _mask(self, scores_SV: Tensor, allowed: Allowed) -> Tensor:
+        forbidden_GV = ~allowed.unpack(self._vocab_size, self._device)
+        if len(allowed.rows_G) == len(scores_SV):
+            return scores_SV.masked_fill_(forbidden_GV, NEG_INF)
+        rows_G = torch.from_numpy(allowed.rows_G).to(self._device)
+        masked_GV = scores_SV.index_select(0, rows_G).masked_fill_(forbidden_GV, NEG_INF)
+        return scores_SV.index_copy_(0, rows_G, masked_GV)
 
     def _mark(self, scores_SV: Tensor, before_S: Tensor, settings_S: NDArray[np.void]) -> None:
         rows_W = torch.from_numpy(np.flatnonzero(settings_S["watermarked"])).to(self._device)
