@@ -266,7 +266,9 @@ def hostile() -> list[Grammar]:
 
 @pytest.mark.parametrize("grammar", hostile())
 def test_fuel_ends_every_mask_long_before_a_step_gives_up(grammars: Grammars, grammar: Grammar) -> None:
-    at = grammars.begin(grammar, False, None)._work.result(10)
+    work = grammars.begin(grammar, False, None)._work
+    assert work is not None
+    at = work.result(10)
     assert at.matcher is not None
     worst = 0.0
     for letter in "q" * (grammar.kind == GrammarKind.LARK) + "abaababbabaababbab" * 6:
