@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from harness import clients
+from harness.embedded import ANSWER
 from harness.javascript import Node
 from harness.launched import Server
 from harness.types import Json, JsonValue
@@ -30,7 +31,6 @@ Call = Callable[[str], JsonValue]
 """A call by its name; what it brought."""
 
 SHAPES = ("square", "circle", "triangle")
-ANSWER = "This is a picture of a red square."
 
 
 @pytest.fixture(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,9 +35,10 @@ from text_generation_server.plan import (
 from text_generation_server.shard import Shard
 
 PREPARED = Path(text_generation_server.__file__).parent / "embedded" / "prepared.json"
-VIEW = ViewSize(192, 192)
-IMAGE_TOKENS = 36
-IMAGE_TOKEN = 4
+FACTS = json.loads(PREPARED.read_text(encoding="utf-8"))
+VIEW = ViewSize(**FACTS["processor"]["size"])
+IMAGE_TOKENS: int = FACTS["config"]["image_seq_length"]
+IMAGE_TOKEN: int = FACTS["config"]["image_token_index"]
 GREEDY = Sampling()
 
 
