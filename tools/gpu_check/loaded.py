@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from driver import Driver, Prompt
+from driver import GREEDY, Driver, Prompt, Row
 from driver import Run as ImageRun
 
 from gpu_check import shapes
@@ -18,7 +19,7 @@ from gpu_check.random_weights import RandomWeights
 from text_generation_server import shard as shard_module
 from text_generation_server.config import PreparedModel, ShardConfig
 from text_generation_server.images import Image
-from text_generation_server.plan import ImageHeader, StepResult, ViewSize, WarmupRequest
+from text_generation_server.plan import ImageHeader, Sampling, StepResult, ViewSize, WarmupRequest
 from text_generation_server.shard import Shard
 
 BLOCK_SIZE = 16
@@ -34,6 +35,8 @@ class Loaded:
     driver: Driver
     weight_bytes: dict[str, int]
     request: WarmupRequest
+    num_blocks: int
+    """What the warm-up promised."""
     running: dict[int, int] = field(default_factory=dict)
     """Sequences that decode, and the tokens each has."""
 
@@ -53,12 +56,14 @@ class Loaded:
         a_token = shape.num_layers * 2 * shape.num_kv_heads * shape.head_dim * self.place.dtype.itemsize
         return self._text_bytes + rows * context * a_token
 
-    def prefill(self, prompts: dict[int, Prompt], *, together: int = 1) -> list[StepResult]:
+    def prefill(
+        self, prompts: dict[int, Prompt], *, together: int = 1, sampling: Sampling = GREEDY
+    ) -> list[StepResult]:
         """Computes whole prompts, so many in a step, and lets them decode from then on."""
         results = []
         names = list(prompts)
         for name in names:
-            self.driver.learn(name, prompts[name])
+            self.driver.learn(name, prompts[name], sampling)
         for first in range(0, len(names), together):
             group = names[first : first + together]
             rows = [self.driver.chunk(name, prompts[name], 0, len(prompts[name].token_ids)) for name in group]
@@ -66,24 +71,19 @@ class Loaded:
             self.running |= {name: len(prompts[name].token_ids) for name in group}
         return results
 
-    def decode(self) -> list[int]:
-        """One token more for each running sequence."""
+    def decode(self, more: Sequence[Row] = (), **parts: list[Any]) -> StepResult:
+        """One token more for each running sequence, and whatever else the step is to do."""
         rows = [self.driver.decode(name, length) for name, length in self.running.items()]
-        result = checked(self.driver.step(rows))
+        result = checked(self.driver.step([*rows, *more], **parts))
         self.running = {name: length + 1 for name, length in self.running.items()}
-        return result.sampled.token_ids
+        return result
 
     def forget(self) -> None:
         """Ends what runs; blocks are handed out anew."""
         images = list(self.shard.images._encoded)
         self.driver.step([], forget_sequences=list(self.running), forget_images=images)
-        self.driver.free = list(range(self.driver_blocks))
+        self.driver.free = list(range(self.num_blocks))
         self.running.clear()
-
-    @property
-    def driver_blocks(self) -> int:
-        """Blocks that the warm-up promised."""
-        return self.shard._runner._kv_cache.num_blocks if self.shard._runner is not None else 0
 
 
 def load(place: Place, **changes: Any) -> Loaded:
@@ -105,7 +105,7 @@ def load(place: Place, **changes: Any) -> Loaded:
         shard = Shard(ShardConfig(**(settings | changes)), prepared)
     request = largest_step(place)
     num_blocks = shard.warm_up(request).num_blocks
-    return Loaded(place, shard, Driver(shard, num_blocks, BLOCK_SIZE), _Kept.last.num_bytes, request)
+    return Loaded(place, shard, Driver(shard, num_blocks, BLOCK_SIZE), _Kept.last.num_bytes, request, num_blocks)
 
 
 class _Kept(RandomWeights):

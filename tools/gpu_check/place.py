@@ -58,6 +58,15 @@ class Place:
             return self.seconds(run, repeats=1)
         return sum(stop - start for start, stop in self.device_spans(run))
 
+    def host_calls(self, run: Callable[[], object]) -> set[str]:
+        """Names of what the host called in a run: operators, and calls of the CUDA runtime."""
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        activities += [] if self.tiny else [torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities) as profile:
+            run()
+            self.wait()
+        return {event.name for event in profile.events() or []}
+
     def device_spans(self, run: Callable[[], object]) -> list[tuple[float, float]]:
         """When the device worked in a run, in seconds, in order of the beginnings. Of a CPU: its operators."""
         activities = [torch.profiler.ProfilerActivity.CPU if self.tiny else torch.profiler.ProfilerActivity.CUDA]

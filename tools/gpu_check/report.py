@@ -29,7 +29,8 @@ def lines(outcome: Outcome) -> list[str]:
 
 def verdict(row: Row) -> str:
     """Whether a bound was reached, and what stands behind the number."""
-    bound = f" [{row.bound}: {'reached' if row.reached else 'NOT REACHED'}]" if row.reached is not None else ""
+    kind = "goal " if row.goal else ""
+    bound = f" [{kind}{row.bound}: {'reached' if row.reached else 'NOT REACHED'}]" if row.reached is not None else ""
     return bound + (f" ({row.note})" if row.note else "")
 
 
@@ -55,7 +56,7 @@ def table_rows(outcome: Outcome) -> list[str]:
 def cells(row: Row) -> tuple[str, str, str, str, str]:
     """Of one row."""
     reached = {True: "yes", False: "**no**", None: ""}[row.reached]
-    return row.what, row.measured, row.bound, reached, row.note
+    return row.what, row.measured, f"goal: {row.bound}" if row.goal else row.bound, reached, row.note
 
 
 def facts(*, tiny: bool) -> dict[str, str]:

@@ -13,7 +13,7 @@ from gpu_check.rows import Row
 STEPS = 20
 MIN_SHARE = {1: 0.6, 64: 0.5}
 """Of the time that reading alone takes, by rows."""
-MAX_OVERHEAD_S = 0.002
+MAX_OVERHEAD_S = 0.0003
 
 
 def parts(place: Place) -> Iterator[Row]:
@@ -58,9 +58,11 @@ def decode_steps(loaded: Loaded, rows: int, bandwidth: float) -> Iterator[Row]:
     label = f"decode step, {rows} rows of {context} tokens"
     least = MIN_SHARE.get(rows, 0.0)
     note = f"one step after another; reading alone takes {bound * 1e3:.3g} ms"
-    yield Row(f"{label}: share of the bound by bytes", f"{share:.2f}", place.holds(share >= least), f"≥ {least}", note)
+    reached = place.holds(share >= least)
+    yield Row(f"{label}: share of the bound by bytes", f"{share:.2f}", reached, f"≥ {least}", note, goal=True)
     overhead = wall - device
     note = f"step {wall * 1e3:.3g} ms, kernels {device * 1e3:.3g} ms (another run, profiled)"
     within = place.holds(overhead < MAX_OVERHEAD_S)
-    yield Row(f"{label}: not the device's work", f"{overhead * 1e3:.3g} ms", within, "< 2 ms", note)
+    measured = f"{overhead * 1e3:.3g} ms"
+    yield Row(f"{label}: not the device's work", measured, within, f"< {MAX_OVERHEAD_S * 1e3} ms", note, goal=True)
     loaded.forget()

@@ -27,5 +27,11 @@ class Part:
 
 PARTS = (
     Part("a", "kernels equal their PyTorch twins", "gpu_check.kernels", 120),
-    Part("d", "decode steps against copy bandwidth", "gpu_check.speed", 80),
+    Part("b", "captured steps give the tokens of launched ones", "gpu_check.graphs", 90),
+    Part("c", "families in bfloat16 against transformers in float32", "gpu_check.families", 150),
+    Part("d", "decode steps against copy bandwidth", "gpu_check.speed", 90),
+    Part("e", "pictures against the peak of matrix products", "gpu_check.pictures", 60),
+    Part("f", "what the device does between kernels, and streams beside pictures", "gpu_check.streams", 90),
+    Part("g", "a second turn about a picture, launched", "gpu_check.turns", 90),
+    Part("h", "memory that was promised, and memory that runs out", "gpu_check.room", 90),
 )

@@ -142,7 +142,8 @@ fn limits(config: &EngineConfig, warmup: &WarmupSpec, num_blocks: u32) -> Result
     if config.max_total_tokens.is_some_and(|total| total > max_kv_tokens) {
         let total = warmup.max_sequence_tokens;
         return Err(StartError::Limits(format!(
-            "max_total_tokens is {total}; the KV cache holds {max_kv_tokens} tokens"
+            "max_total_tokens is {total}; the KV cache holds {max_kv_tokens} tokens: lower --max-total-tokens, or make \
+             room with --cuda-memory-fraction (on a CPU --cpu-kv-cache-mb), --max-batch-prefill-tokens or --num-shard"
         )));
     }
     let max_total_tokens = warmup.max_sequence_tokens.min(max_kv_tokens);
