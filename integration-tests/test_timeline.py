@@ -110,9 +110,16 @@ def test_requests_are_told_from_end_to_end(trace: Trace) -> None:
         stages = {span.name: span for span in inner}
         chain = [stages[name] for name in ("prepare", "queue", "first token", "stream")]
         assert [span.began for span in chain[1:]] == [span.ended for span in chain[:-1]]
-    with_picture = {span.name for span in requests[1]}
-    assert {"decode image", "resize image"} <= with_picture
-    assert "decode image" not in {span.name for span in requests[0]}
+
+
+def test_a_picture_is_decoded_while_its_request_is_prepared(trace: Trace) -> None:
+    _, (number, (whole, *inner)) = trace.asynchronous("request").items()
+    prepare = next(span for span in inner if span.name == "prepare")
+    images = trace.asynchronous("image")
+    assert set(images) == {f"{number}.0"}
+    assert [span.name for span in images[f"{number}.0"]] == ["decode image", "resize image"]
+    assert all(prepare.holds(span) for span in images[f"{number}.0"])
+    assert whole.holds(prepare)
 
 
 def test_a_picture_is_uploaded_and_encoded_within_its_request(trace: Trace) -> None:

@@ -13,7 +13,8 @@ use crate::timeline::{Span, Timeline, Track};
 #[derive(Debug)]
 pub(super) struct TracedRequest {
     arrival: Arrival,
-    images: Vec<(&'static str, (Instant, Instant))>,
+    /// Stages of each.
+    images: Vec<Vec<(&'static str, (Instant, Instant))>>,
     submitted: Instant,
     planned: Option<Instant>,
     first_token: Option<Instant>,
@@ -24,7 +25,7 @@ pub(super) struct TracedRequest {
 impl TracedRequest {
     pub(super) fn new(request: &GenerateRequest, submitted: Instant) -> Self {
         let arrival = request.arrival;
-        let images = request.prompt.images.iter().flat_map(|image| image_stages(image, arrival.images)).collect();
+        let images = request.prompt.images.iter().map(|image| image_stages(image, arrival.images)).collect();
         let prompt_tokens = request.prompt.token_ids.len() as u64;
         Self { arrival, images, submitted, planned: None, first_token: None, prompt_tokens, tokens: 0 }
     }
@@ -45,8 +46,10 @@ impl TracedRequest {
         let facts = [("prompt_tokens", self.prompt_tokens), ("tokens", self.tokens)];
         timeline.add(track, "request", (self.arrival.request, now), &facts);
         timeline.add(track, "prepare", (self.arrival.request, self.submitted), &[]);
-        for (name, times) in self.images {
-            timeline.add(track, name, times, &[]);
+        for (index, stages) in (0..).zip(self.images) {
+            for (name, times) in stages {
+                timeline.add(Track::Image(id.0, index), name, times, &[]);
+            }
         }
         let planned = self.planned.unwrap_or(now);
         timeline.add(track, "queue", (self.submitted, planned), &[]);

@@ -228,7 +228,15 @@ async fn source_key(model: &[u8; 32], bytes: &Bytes) -> Result<[u8; 32], ImageFa
 fn loaded(image: PreparedImage, fetch: Duration, from_cache: bool) -> LoadedImage {
     let PreparedImage { key, size, layout, views, timings } = image;
     let spent = if from_cache { ImageTimings::default() } else { timings };
-    LoadedImage { key, size, layout, views, timings: ImageTimings { fetch, ..spent }, ready: Instant::now(), from_cache }
+    LoadedImage {
+        key,
+        size,
+        layout,
+        views,
+        timings: ImageTimings { fetch, ..spent },
+        ready: Instant::now(),
+        from_cache,
+    }
 }
 
 #[cfg(test)]

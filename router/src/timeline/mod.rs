@@ -42,6 +42,8 @@ pub struct Span {
 pub enum Track {
     /// A sequence, by its number.
     Request(u64),
+    /// An image of a request, by the request's number and its own place: images are worked on side by side.
+    Image(u64, u32),
     /// Pixels on their way, by a number of their own.
     Upload(u64),
     /// A step, by epoch and number.
@@ -80,7 +82,13 @@ impl Timeline {
     }
 
     /// Keeps a span between two moments of this process.
-    pub fn add(&self, track: Track, name: &'static str, (began, ended): (Instant, Instant), facts: &[(&'static str, u64)]) {
+    pub fn add(
+        &self,
+        track: Track,
+        name: &'static str,
+        (began, ended): (Instant, Instant),
+        facts: &[(&'static str, u64)],
+    ) {
         let Some(recorder) = &self.0 else { return };
         let (began_ns, ended_ns) = (recorder.ns(began), recorder.ns(ended));
         recorder.keep(Span { track, name, began_ns, ended_ns, facts: facts.to_vec() });

@@ -34,15 +34,18 @@ fn spans_that_touch_are_brackets() {
         span(track, "queue", 10, 20),
         span(track, "request", 10, 50),
         span(track, "nothing", 20, 20),
+        span(track, "the same as the request", 10, 50),
     ];
     let wanted = [
         "b request",
+        "b the same as the request",
         "b queue",
         "e queue",
         "b first token",
         "b nothing",
         "e nothing",
         "e first token",
+        "e the same as the request",
         "e request",
     ];
     assert_eq!(edges(&spans), wanted);

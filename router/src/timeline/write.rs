@@ -2,7 +2,6 @@
 //! Requests, uploads and steps overlap and so are asynchronous events, a pair each; a shard's threads do one thing
 //! after another and have complete events.
 
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write};
 
@@ -17,8 +16,14 @@ const COMPUTE_THREAD: u32 = 2;
 /// Writes a whole file, whatever the spans are.
 pub(super) fn write(file: impl Write, spans: &[Span], left_out: u64) -> io::Result<()> {
     let mut out = BufWriter::new(file);
-    write!(out, "{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"clock\":\"CLOCK_MONOTONIC\",\"spans_left_out\":{left_out}}},")?;
-    write!(out, "\"traceEvents\":[\n{{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":{ROUTER},\"tid\":0,\"args\":{{\"name\":\"router\"}}}}")?;
+    write!(
+        out,
+        "{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"clock\":\"CLOCK_MONOTONIC\",\"spans_left_out\":{left_out}}},"
+    )?;
+    write!(
+        out,
+        "\"traceEvents\":[\n{{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":{ROUTER},\"tid\":0,\"args\":{{\"name\":\"router\"}}}}"
+    )?;
     for rank in ranks(spans) {
         write_names(&mut out, rank)?;
     }
@@ -41,18 +46,20 @@ struct Edge<'a> {
 /// Ends in the order of time. Readers pair them like brackets, so where several fall together an inner span ends
 /// before an outer one, what ends comes before what begins, and an outer span begins before an inner one.
 fn edges(spans: &[Span]) -> Vec<Edge<'_>> {
-    let asynchronous = || spans.iter().filter(|span| is_asynchronous(span.track));
-    let mut edges: Vec<Edge<'_>> =
-        asynchronous().flat_map(|span| [Edge { span, begins: true }, Edge { span, begins: false }]).collect();
-    edges.sort_by_key(|Edge { span, begins }| {
-        let length = span.ended_ns - span.began_ns;
-        match (begins, length) {
-            (false, 1..) => (span.ended_ns, 0, Reverse(0), length),
-            (true, _) => (span.began_ns, 1, Reverse(length), 0),
-            (false, 0) => (span.ended_ns, 2, Reverse(0), 0),
-        }
-    });
-    edges
+    let asynchronous = spans.iter().filter(|span| is_asynchronous(span.track));
+    let mut edges: Vec<_> = (0..).zip(asynchronous).flat_map(|(index, span)| both_ends(index, span)).collect();
+    edges.sort_by_key(|(place, _)| *place);
+    edges.into_iter().map(|(_, edge)| edge).collect()
+}
+
+/// A place in the order: time, what comes first of several, length, and what was kept first.
+type Place = (u64, u8, u64, i64);
+
+fn both_ends(index: i64, span: &Span) -> [(Place, Edge<'_>); 2] {
+    let length = span.ended_ns.saturating_sub(span.began_ns);
+    let begin = (span.began_ns, 1, u64::MAX - length, index);
+    let end = (span.began_ns + length, if length == 0 { 2 } else { 0 }, length, -index);
+    [(begin, Edge { span, begins: true }), (end, Edge { span, begins: false })]
 }
 
 fn is_asynchronous(track: Track) -> bool {
@@ -69,9 +76,15 @@ fn ranks(spans: &[Span]) -> BTreeSet<u32> {
 
 fn write_names(out: &mut impl Write, rank: u32) -> io::Result<()> {
     let pid = FIRST_SHARD + rank;
-    write!(out, ",\n{{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":{pid},\"tid\":0,\"args\":{{\"name\":\"shard {rank}\"}}}}")?;
+    write!(
+        out,
+        ",\n{{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":{pid},\"tid\":0,\"args\":{{\"name\":\"shard {rank}\"}}}}"
+    )?;
     for (tid, name) in [(WIRE_THREAD, "wire"), (COMPUTE_THREAD, "compute")] {
-        write!(out, ",\n{{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":{pid},\"tid\":{tid},\"args\":{{\"name\":\"{name}\"}}}}")?;
+        write!(
+            out,
+            ",\n{{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":{pid},\"tid\":{tid},\"args\":{{\"name\":\"{name}\"}}}}"
+        )?;
     }
     Ok(())
 }
@@ -93,6 +106,7 @@ fn write_edge(out: &mut impl Write, Edge { span, begins }: &Edge<'_>) -> io::Res
     write!(out, ",\n{{\"name\":\"{}\",\"ph\":\"{phase}\",\"pid\":{ROUTER},\"tid\":0,", span.name)?;
     match span.track {
         Track::Request(number) => write!(out, "\"cat\":\"request\",\"id\":\"{number}\",")?,
+        Track::Image(request, index) => write!(out, "\"cat\":\"image\",\"id\":\"{request}.{index}\",")?,
         Track::Upload(number) => write!(out, "\"cat\":\"upload\",\"id\":\"{number}\",")?,
         Track::Step(epoch, step) => write!(out, "\"cat\":\"step\",\"id\":\"{epoch}.{step}\",")?,
         Track::ShardWire(_) | Track::ShardCompute(_) => {}
