@@ -71,4 +71,4 @@ def test_empty_parts_are_left_out() -> None:
     times.add_chain(10, (Part.LEARN, 10), (Part.LAUNCH, 20), (Part.WAIT, 20))
     assert times.parts == [(Part.LAUNCH, 10, 20)]
     answer = wire.result_message(StepResult(1, 0, SampledTokens(), [], times=times))
-    assert list(answer.part) == [Part.LAUNCH, Part.SEND]
+    assert [Part(part) for part in answer.part] == [Part.LAUNCH, Part.SEND]

@@ -46,9 +46,10 @@ def crashes(_: Place) -> Iterator[Row]:
     raise RuntimeError("on purpose")
 
 
-def is_missing(_: Place) -> Iterator[Row]:
-    raise NotHere("no such thing here")
-    yield
+def is_missing(place: Place) -> Iterator[Row]:
+    if place.tiny:
+        raise NotHere("no such thing here")
+    yield Row("never", "1")
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_a_missed_bound_and_a_dry_run_are_said_in_the_table() -> None:
 def test_the_script_names_what_it_left_out(tmp_path: Path) -> None:
     """The only test that starts it as people do."""
     script = REPOSITORY / "tools" / "gpu_check.sh"
-    command = ["env", f"PYTHON={sys.executable}", f"OUT={tmp_path}", script, "--tiny", "--only", "d"]
+    command = ["env", f"PYTHON={sys.executable}", f"OUT={tmp_path}", str(script), "--tiny", "--only", "d"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     table = (tmp_path / "gpu-status.md").read_text()
