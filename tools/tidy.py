@@ -43,7 +43,7 @@ ROUTER_LAYERS = (
     ("prompt", "sampling", "detokenize"),
     ("images",),
     ("families", "prepared"),
-    ("args",),
+    ("args", "timeline"),
 )
 
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:work|farm|home/[a-z]+|Users/[A-Za-z]+)/|/opt/(?:pypi|wheels)|/tmp/bash_")

@@ -15,6 +15,7 @@ use crate::grammar::GrammarLimits;
 use crate::images::{FetchPolicy, ImageLimits};
 use crate::prepared::PreparedModel;
 use crate::telemetry::MetricLimits;
+use crate::timeline::Timeline;
 
 /// How long shards may take to load the model.
 pub(crate) const LOAD_TIMEOUT: Duration = Duration::from_mins(30);
@@ -50,6 +51,15 @@ impl RouterConfig {
         self.args.listen.socket_address()
     }
 
+    /// Where spans of requests and steps go.
+    ///
+    /// # Errors
+    /// The file of `--trace` cannot be written.
+    pub(crate) fn timeline(&self) -> anyhow::Result<Timeline> {
+        let Some(file) = &self.args.process.trace else { return Ok(Timeline::default()) };
+        Timeline::into_file(file).with_context(|| format!("--trace {}", file.display()))
+    }
+
     pub(crate) fn engine(&self, model: &PreparedModel, largest_image: Option<ImageShape>) -> EngineConfig {
         let (limits, scheduling) = (&self.args.limits, &self.args.scheduling);
         EngineConfig {
@@ -68,6 +78,7 @@ impl RouterConfig {
             prefix_caching: scheduling.prefix_caching,
             end_tokens: model.eos_token_ids.clone(),
             largest_image,
+            timeline: Timeline::default(),
         }
     }
 

@@ -19,6 +19,7 @@ pub mod sampling;
 pub mod server;
 pub mod shard;
 pub mod telemetry;
+pub mod timeline;
 
 pub use config::RouterConfig;
 pub use run::{Control, Ready, run};

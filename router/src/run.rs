@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::api::{self, ApiOptions, App, ModelInfo};
 use crate::config::{self, LOAD_TIMEOUT, RouterConfig};
-use crate::engine::{self, Engine, RestartRequest};
+use crate::engine::{self, Engine, EngineConfig, RestartRequest};
 use crate::families::{self, AskProcessor, ImageShape, VlmFamily};
 use crate::grammar::{GrammarCompiler, Vocabulary};
 use crate::images::ImageLoader;
@@ -89,6 +89,10 @@ where
     }
     engine.stop();
     socket.close().await;
+    if !lost {
+        // With the step loop goes the last handle on a trace, which is written then.
+        let _ = tokio::time::timeout(LAST_WORDS, &mut step_loop).await;
+    }
     anyhow::ensure!(!lost, "the model shards were lost and did not come back");
     Ok(())
 }
@@ -148,14 +152,15 @@ struct Started {
 
 async fn start(config: &RouterConfig, restarts: mpsc::Sender<RestartRequest>) -> anyhow::Result<Started> {
     let model = PreparedModel::read(&config.prepared)?;
-    let metrics = telemetry::init_metrics(config.metrics())?;
+    let (metrics, timeline) = (telemetry::init_metrics(config.metrics())?, config.timeline()?);
     let family = families::of(&model, processor(config)?)?;
     let prompts = Arc::new(PromptBuilder::new(&model, family.clone())?);
     let grammars = config
         .grammars()
         .map(|limits| Arc::new(GrammarCompiler::new(Vocabulary::of(&prompts, model.eos_token_ids.clone()), limits)));
     let images = family.clone().map(|family| image_loader(config, &model, family)).transpose()?;
-    let engine_config = config.engine(&model, largest_image(config, family).await?);
+    let largest_image = largest_image(config, family).await?;
+    let engine_config = EngineConfig { timeline, ..config.engine(&model, largest_image) };
     let (engine, facts, step_loop) = engine::start(engine_config, restarts).await?;
     anyhow::ensure!(
         facts.model_type == model.model_type,

@@ -12,13 +12,14 @@ use bytes::Bytes;
 use support::{Script, ScriptedShard};
 use tempfile::TempDir;
 use text_generation_router::engine::{
-    self, AdmissionError, Engine, EngineConfig, GenerateRequest, GenerationError, RestartRequest, Sampling,
+    self, AdmissionError, Arrival, Engine, EngineConfig, GenerateRequest, GenerationError, RestartRequest, Sampling,
     StreamEvent, TokenStream,
 };
 use text_generation_router::families::{AskProcessor, ImageLayout, ImageRejected, ImageSize, Piece};
 use text_generation_router::images::{ImageTimings, LoadedImage, RgbView};
 use text_generation_router::prompt::Prompt;
 use text_generation_router::shard::ShardProcessor;
+use text_generation_router::timeline::Timeline;
 use text_generation_scheduler::{FinishReason, ImageKey, Placeholder, Positions};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -55,6 +56,7 @@ async fn setup(script: Script, change: impl FnOnce(&mut EngineConfig)) -> Setup 
         prefix_caching: true,
         end_tokens: vec![END],
         largest_image: None,
+        timeline: Timeline::default(),
     };
     change(&mut config);
     let (sender, restarts) = mpsc::channel(1);
@@ -72,6 +74,7 @@ fn request(prompt: Vec<u32>, max_new_tokens: u32) -> GenerateRequest {
         ignore_eos: false,
         grammar: None,
         score_prompt: None,
+        arrival: Arrival::now(),
     }
 }
 
@@ -239,6 +242,7 @@ fn picture_request(image: u8) -> GenerateRequest {
         layout: Arc::new(ImageLayout { views: Vec::new(), pieces: vec![Piece::Tokens(4)] }),
         views: Arc::new(vec![RgbView { size, pixels: Bytes::from(vec![image; 12]) }]),
         timings: ImageTimings::default(),
+        ready: Instant::now().into_std(),
         from_cache: false,
     };
     let placeholders = vec![Placeholder { offset: 1, length: 4, image: key, image_offset: 0 }];

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from device import DEVICE
 
-if not torch.cuda.is_available():
+if DEVICE.type == "cpu":
     # Read by Triton when a kernel is defined: before anything of ours is imported.
     os.environ["TRITON_INTERPRET"] = "1"
 
@@ -16,6 +17,11 @@ from driver import Driver, load  # noqa: E402
 from reference import Reference  # noqa: E402
 
 from text_generation_server.shard import Shard  # noqa: E402
+
+
+def pytest_report_header() -> str:
+    """Whoever checks a GPU wants to know that it was one."""
+    return f"tests run on {DEVICE}"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -70,16 +70,15 @@ def load(
     prepared: Path = PREPARED,
     **choices: str,
 ) -> Shard:
-    """A model, warmed up on the CPU: the embedded one, unless it is named. `choices` are dtype and attention."""
+    """A model, warmed up: the embedded one, unless it is named. `choices` are dtype, device and attention."""
     config = ShardConfig(
         prepared=prepared,
         socket=Path("unused"),
         rank=rank,
         world_size=world_size,
         master_port=master_port,
-        device="cpu",
         num_threads=1,
-        **({"attention": "torch"} | choices),  # type: ignore[arg-type]
+        **({"device": "cpu", "attention": "torch"} | choices),  # type: ignore[arg-type]
     )
     shard = Shard(config, PreparedModel.read(prepared))
     # On a CPU an image of the largest size would only fill caches, and each model has another one.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from device import DEVICE
 
 from text_generation_server.layers import fused
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 
 

@@ -31,7 +31,8 @@ HUGE = 2**32 - 1
 
 def plan(rows: Rows, step: int = 0, **parts: list[Any]) -> StepPlan:
     fields = ("forget_sequences", "forget_images", "new_sequences", "encode_images")
-    return StepPlan(epoch=1, step=step, rows=rows, **{name: parts.get(name, []) for name in fields})
+    named: dict[str, Any] = {name: parts.get(name, []) for name in fields}
+    return StepPlan(epoch=1, step=step, rows=rows, **named)
 
 
 def new(sequence: int, sampling: Sampling = GREEDY) -> NewSequence:

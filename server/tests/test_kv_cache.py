@@ -1,4 +1,4 @@
-"""How many blocks fit, and what a fresh cache holds."""
+"""What a block takes, and what a fresh cache holds."""
 
 from __future__ import annotations
 
@@ -6,25 +6,13 @@ import pytest
 import torch
 
 from text_generation_server.attention.base import AttentionShape
-from text_generation_server.kv_cache import KvCache, OutOfBlocks, block_bytes, blocks_that_fit
+from text_generation_server.kv_cache import KvCache, block_bytes
 
 SHAPE = AttentionShape(num_heads=4, num_kv_heads=2, head_dim=8, scale=1.0, windows=(None, None, None))
 
 
 def test_block_bytes_counts_keys_and_values_of_every_layer() -> None:
     assert block_bytes(SHAPE, 16, torch.bfloat16) == 3 * 2 * 16 * 2 * 8 * 2
-
-
-@pytest.mark.parametrize(
-    ("budget", "max_blocks", "wanted"), [(1000, 0, 9), (1099, 0, 9), (1000, 4, 4), (1000, 50, 9), (200, 0, 1)]
-)
-def test_blocks_within_the_budget(budget: int, max_blocks: int, wanted: int) -> None:
-    assert blocks_that_fit(budget, 100, max_blocks) == wanted
-
-
-def test_no_block_at_all() -> None:
-    with pytest.raises(OutOfBlocks):
-        blocks_that_fit(199, 100, 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from device import DEVICE
 from layouts import lay_out
 from torch import Tensor
 
@@ -22,7 +23,6 @@ from text_generation_server.attention.torch import TorchAttention
 from text_generation_server.attention.triton import TritonAttention
 from text_generation_server.plan import Ints
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 
 

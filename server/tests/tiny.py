@@ -63,9 +63,9 @@ class Tiny:
         return prepare(str(model_dir), None, self.folder / "prepared")
 
     @staticmethod
-    def driver_of(prepared: Path, dtype: str = "auto") -> Driver:
-        """A shard with room for the longest prompts."""
-        return Driver(load(dtype=dtype, prepared=prepared), num_blocks=4096)
+    def driver_of(prepared: Path, **choices: str) -> Driver:
+        """A shard with room for the longest prompts. `choices` are those of `load`."""
+        return Driver(load(prepared=prepared, **choices), num_blocks=4096)
 
     @cached_property
     def cases(self) -> list[cases.Case]:

@@ -65,6 +65,7 @@ def _serve(config: ShardConfig) -> int:
     from text_generation_server.attention import UnknownBackend, UnsuitableBackend
     from text_generation_server.distributed import RanksApart, leave
     from text_generation_server.layers.linear import ShapeError
+    from text_generation_server.memory import NoRoom
     from text_generation_server.models import UnsupportedModel
     from text_generation_server.service import CannotListen, listen, make_server
     from text_generation_server.shard import Shard
@@ -86,6 +87,7 @@ def _serve(config: ShardConfig) -> int:
         UnsuitableBackend,
         RanksApart,
         CannotListen,
+        NoRoom,
     ) as error:
         raise ConfigError(str(error)) from error
     if terminated.is_set():

@@ -1,4 +1,4 @@
-"""The KV blocks of one rank: how many fit, and the tensor that holds them. Who owns which is the router's business."""
+"""The KV blocks of one rank: the tensor that holds them. `memory` counts them, the router says who owns which."""
 
 from __future__ import annotations
 
@@ -11,21 +11,9 @@ from torch import Tensor
 from text_generation_server.attention.base import AttentionShape
 
 
-class OutOfBlocks(Exception):
-    """Memory does not hold a single block."""
-
-
 def block_bytes(shape: AttentionShape, block_size: int, dtype: torch.dtype) -> int:
     """Bytes of one block over all layers."""
     return shape.num_layers * 2 * block_size * shape.num_kv_heads * shape.head_dim * dtype.itemsize
-
-
-def blocks_that_fit(budget_bytes: int, bytes_a_block: int, max_blocks: int) -> int:
-    """Blocks within the budget, at most `max_blocks` unless that is 0. The zero block is one more."""
-    fitting = budget_bytes // bytes_a_block - 1
-    if fitting < 1:
-        raise OutOfBlocks(f"{budget_bytes >> 20} MB are left for the KV cache, whose blocks take {bytes_a_block} bytes")
-    return min(fitting, max_blocks) if max_blocks else fitting
 
 
 class KvCache:

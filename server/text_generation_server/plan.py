@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from text_generation_server.times import StepTimes
+
 Ints = NDArray[np.int64]
 
 
@@ -203,6 +205,8 @@ class StepPlan:
     new_sequences: list[NewSequence]
     encode_images: list[EncodeImage]
     rows: Rows
+    times: StepTimes | None = None
+    """For what is to be said of its parts, if anybody asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +259,7 @@ class StepResult:
     compute_us: int = 0
     total_us: int = 0
     scores: list[PromptScores] = field(default_factory=list)
+    times: StepTimes | None = None
 
 
 @dataclass(frozen=True, slots=True)

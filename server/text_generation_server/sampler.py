@@ -21,6 +21,7 @@ from text_generation_server.config import WatermarkConfig
 from text_generation_server.distributed import Ranks
 from text_generation_server.grammar import Allowed
 from text_generation_server.plan import Ints, Sampling
+from text_generation_server.times import now
 from text_generation_server.watermark import Watermark
 
 NEG_INF = float("-inf")
@@ -97,6 +98,8 @@ class Sampler:
         self._counts: dict[int, Counts] = {}
         self._banned: dict[int, Tensor] = {}
         self._biases: dict[int, tuple[Tensor, Tensor]] = {}
+        self.waiting_ns = 0
+        """When the last `sample` began to wait for the device."""
 
     def learn(self, slot: int, sampling: Sampling, prompt_token_ids: Ints) -> None:
         """Starts a slot anew."""
@@ -154,6 +157,7 @@ class Sampler:
             packed_SP[torch.from_numpy(allowed.rows_G[allowed.lost_G]).to(self._device), 2] = LOST
         packed_SP = self._ranks.broadcast(packed_SP, 0)
         self._remember(slots_S, packed_SP[:, 0].long())
+        self.waiting_ns = now()
         return _unpack(packed_SP.cpu().numpy(), settings_S)
 
     def _choose(self, scores_SV: Tensor, logprobs_SV: Tensor, settings_S: NDArray[np.void], positions: Ints) -> Tensor:

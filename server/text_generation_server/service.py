@@ -21,14 +21,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from text_generation_server import wire
 from text_generation_server.images import Image, ImageRejected, Upload, UploadFull
-from text_generation_server.kv_cache import OutOfBlocks
+from text_generation_server.memory import NoRoom
 from text_generation_server.models import CannotEncode
 from text_generation_server.pb import shard_pb2 as pb
 from text_generation_server.pb import shard_pb2_grpc
 from text_generation_server.plan import StepPlan, StepResult
 from text_generation_server.shard import PlanRefused, Shard
 from text_generation_server.threads import deep_threads
-from text_generation_server.warmup import NoRoom
 
 MAX_MESSAGE_BYTES = 64 << 20
 MAX_HANDLERS = 16
@@ -114,7 +113,7 @@ class ShardService(shard_pb2_grpc.ShardServicer):
             return wire.warmup_message(self._compute.submit(self._shard.warm_up, wire.parse_warmup(request)).result())
         except PlanRefused as error:
             _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except (OutOfBlocks, NoRoom) as error:
+        except NoRoom as error:
             _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
     def PutImage(self, request_iterator: Iterator[pb.ImageChunk], context: Context) -> pb.PutImageResult:

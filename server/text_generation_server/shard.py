@@ -6,20 +6,24 @@ about scheduling, and it outlives every failure but the device's own.
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 
 import torch
 
-from text_generation_server import attention, distributed, models, warmup
+from text_generation_server import attention, distributed, memory, models, warmup
 from text_generation_server.config import ConfigError, PreparedModel, ShardConfig
 from text_generation_server.grammar import Grammars
 from text_generation_server.images import ImageEncoder, ImageStore
-from text_generation_server.kv_cache import KvCache, block_bytes, blocks_that_fit
+from text_generation_server.kv_cache import KvCache, block_bytes
+from text_generation_server.memory import Blocks, Memory, NoRoom
 from text_generation_server.plan import StepPlan, StepResult, WarmupRequest
 from text_generation_server.steps import Place, StepRunner
 from text_generation_server.threads import MIN_WIDE_TOKENS, Threads
+from text_generation_server.times import Part, now
 from text_generation_server.weights import Weights
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -49,11 +53,9 @@ class Shard:
         self._grammars = Grammars(prepared.tokenizer, prepared.end_tokens) if config.rank == 0 else None
         self.ranks = distributed.join(config.rank, config.world_size, config.master_port, self.device)
         with Weights(prepared.model_dir, self.dtype, self.device) as weights:
-            known = prepared.known_to_transformers
-            self.model = models.build(
-                prepared.model_type, prepared.config, weights, self.ranks, known_to_transformers=known
-            )
+            self.model = self._build(prepared, weights)
         self._threads = Threads.choose(config, weights.total_bytes)
+        self._meter = warmup.Meter(self.device)
         self.attention = attention.choose(config.attention, self.device, self.model.shape.attention)
         self.backend = self.attention.load()
         self.images = ImageStore(config.max_upload_bytes)
@@ -63,39 +65,56 @@ class Shard:
 
     @torch.inference_mode()
     def warm_up(self, request: WarmupRequest) -> WarmupResult:
-        """Runs the largest step, then gives the KV cache what memory is left."""
+        """Runs the largest work, then gives the KV cache what memory is left.
+
+        Raises:
+            PlanRefused: what is promised cannot be.
+            NoRoom: it does not fit into the device's memory.
+        """
         self._check_warm_up(request)
         self._runner = None
-        peak_bytes = self._run_largest_step(request)
-        bytes_a_block = block_bytes(self.model.shape.attention, request.block_size, self.dtype)
-        max_blocks = min(filter(None, (request.max_blocks, self.config.kv_cache_blocks)), default=0)
-        fitting = blocks_that_fit(self._kv_budget(request, peak_bytes), bytes_a_block, max_blocks)
+        blocks, found = self._blocks(request), self._measure(request)
         # Every rank must promise the same; the smallest one decides.
-        num_blocks = -self.ranks.largest([-fitting], self.device)[0]
-        self._runner = self._new_runner(request, num_blocks)
+        smallest = -self.ranks.largest([-memory.count(found, blocks)], self.device)[0]
+        num_blocks = memory.fit(found, blocks, smallest)
+        self._meter.start()
+        try:
+            self._runner = self._new_runner(request, num_blocks)
+        except torch.OutOfMemoryError as error:
+            raise NoRoom(memory.cache_is_refused(found, blocks, num_blocks)) from error
+        log.info("%s", memory.account(found, blocks, num_blocks))
+        short = memory.too_short(found, blocks, num_blocks)
+        if short is not None:
+            log.warning("%s", short)
         if self._grammars is not None:
             self._grammars.wait()
-        return WarmupResult(num_blocks, num_blocks * bytes_a_block)
+        return WarmupResult(num_blocks, num_blocks * blocks.bytes_each)
 
     @torch.inference_mode()
     def step(self, plan: StepPlan) -> StepResult:
         """Forgets, learns, encodes, computes. Raises only for a broken protocol or a broken device."""
-        started = time.perf_counter_ns()
+        started = now()
         runner = self._runner_for(plan)
         runner.forget(plan.forget_sequences)
         for key in plan.forget_images:
             self.images.forget(key)
         failures = runner.learn(plan.new_sequences)
-        encoding = time.perf_counter_ns()
+        encoding = now()
         if plan.encode_images:
             self._threads.use(wide=True)
             self._encoder.encode(self.images, plan.encode_images)
-        computing = time.perf_counter_ns()
+        computing = now()
         self._threads.use(wide=len(plan.rows.token_ids_T) >= MIN_WIDE_TOKENS)
         computed, failed = runner.run(plan.rows, self.images.find)
-        done = time.perf_counter_ns()
+        done = now()
         times_us = ((computing - encoding) // 1000, (done - computing) // 1000, (done - started) // 1000)
-        return StepResult(plan.epoch, plan.step, computed.sampled, failures + failed, *times_us, computed.scores)
+        if plan.times is not None:
+            waiting = runner.waiting_ns if runner.waiting_ns > computing else done
+            encoded = computing if plan.encode_images else encoding
+            ends = ((Part.LEARN, encoding), (Part.ENCODE, encoded), (Part.LAUNCH, waiting), (Part.WAIT, done))
+            plan.times.add_chain(started, *ends)
+        said = (computed.sampled, failures + failed, *times_us, computed.scores, plan.times)
+        return StepResult(plan.epoch, plan.step, *said)
 
     @property
     def takes_images(self) -> bool:
@@ -136,30 +155,73 @@ class Shard:
         if request.max_rows < 1 or request.max_step_tokens < 1:
             raise PlanRefused("a step has at least one row and one token")
 
-    def _run_largest_step(self, request: WarmupRequest) -> int:
-        """Returns the bytes it took at its peak, weights included; 0 where that limits nothing."""
-        warmup.encode_largest(self._encoder, request, self.device)
-        rows = warmup.largest_tokens(request, self.device)
-        num_blocks = warmup.blocks_for(rows, request.block_size)
-        self._runner = self._new_runner(request, num_blocks)
-        for plan in warmup.warm_up_plans(rows, request.block_size, self.device):
-            failures = self.step(plan).failures
-            if failures:
-                raise warmup.NoRoom(f"a step of {sum(rows)} tokens cannot be run: {failures[0][1].message}")
-        self._runner = None
-        if self.device.type == "cpu":
-            return 0
-        cache_bytes = num_blocks * block_bytes(self.model.shape.attention, request.block_size, self.dtype)
-        torch.cuda.empty_cache()
-        return torch.cuda.max_memory_allocated(self.device) - cache_bytes
+    def _build(self, prepared: PreparedModel, weights: Weights) -> models.Model:
+        known = prepared.known_to_transformers
+        try:
+            return models.build(prepared.model_type, prepared.config, weights, self.ranks, known_to_transformers=known)
+        except torch.OutOfMemoryError as error:
+            free, total = torch.cuda.mem_get_info(self.device)
+            share = weights.total_bytes // self.ranks.world_size
+            raise NoRoom(memory.weights_do_not_fit(share, total, free)) from error
 
-    def _kv_budget(self, request: WarmupRequest, peak_bytes: int) -> int:
-        if self.device.type == "cpu":
-            return self.config.cpu_kv_cache_bytes
-        free, total = torch.cuda.mem_get_info(self.device)
-        others = total - free - torch.cuda.memory_reserved(self.device)
-        embeddings = request.embedding_cache_tokens * self.model.shape.embedding_width * self.dtype.itemsize
-        return int(total * self.config.cuda_memory_fraction) - others - peak_bytes - embeddings
+    def _blocks(self, request: WarmupRequest) -> Blocks:
+        return Blocks(
+            bytes_each=block_bytes(self.model.shape.attention, request.block_size, self.dtype),
+            tokens_each=request.block_size,
+            most=min(filter(None, (request.max_blocks, self.config.kv_cache_blocks)), default=0),
+            longest=request.max_sequence_tokens,
+        )
+
+    def _measure(self, request: WarmupRequest) -> Memory:
+        """Does the largest work, images first, and tells what it took. A CPU has no memory to divide."""
+        weights = self._meter.start()
+        found = Memory(total=self.config.cpu_kv_cache_bytes, on_cpu=True)
+        if not self._meter.on_cpu:
+            total, others = self._meter.total_and_others()
+            fraction, width = self.config.cuda_memory_fraction, self.model.shape.embedding_width
+            embeddings = request.embedding_cache_tokens * width * self.dtype.itemsize
+            found = Memory(total=total, fraction=fraction, others=others, weights=weights, embeddings=embeddings)
+        found = replace(found, images=self._encode_largest(request, found))
+        found = replace(found, step=self._run_largest_step(request, found))
+        if self._meter.on_cpu:
+            return found
+        # Kernels and libraries that were loaded meanwhile are nobody's tensors.
+        return replace(found, others=self._meter.total_and_others()[1])
+
+    def _encode_largest(self, request: WarmupRequest, found: Memory) -> int:
+        """Bytes it takes at its peak."""
+        count, largest = warmup.largest_images(request, self.device), request.largest_image
+        if largest is None or not count or not self.takes_images:
+            return 0
+        before = self._meter.start()
+        try:
+            warmup.encode_largest(self._encoder, largest, count)
+        except torch.OutOfMemoryError as error:
+            found = replace(found, images=self._meter.peak() - before)
+            size = (largest.original.width, largest.original.height)
+            raise NoRoom(memory.images_do_not_fit(count, size, found)) from error
+        return self._meter.peak() - before
+
+    def _run_largest_step(self, request: WarmupRequest, found: Memory) -> int:
+        """Bytes it takes at its peak, beside its keys and values."""
+        rows = warmup.largest_tokens(request, self.device)
+        plans = list(warmup.warm_up_plans(rows, request.block_size, self.device))
+        if not self._meter.on_cpu:
+            plans.append(warmup.crowded_plan(request, step=len(plans)))
+        num_blocks = max(int(plan.rows.num_new_blocks_R.sum()) for plan in plans)
+        before = self._meter.start()
+        try:
+            self._runner = self._new_runner(request, num_blocks)
+            for plan in plans:
+                for _, failure in self.step(plan).failures:
+                    warmup.raise_failure(failure, f"a step of {sum(rows)} tokens cannot be run")
+        except torch.OutOfMemoryError as error:
+            found = replace(found, step=self._meter.peak() - before)
+            raise NoRoom(memory.step_does_not_fit(sum(rows), found)) from error
+        finally:
+            self._runner = None
+        cache_bytes = num_blocks * block_bytes(self.model.shape.attention, request.block_size, self.dtype)
+        return max(0, self._meter.peak() - before - cache_bytes)
 
 
 def choose_device(config: ShardConfig) -> torch.device:

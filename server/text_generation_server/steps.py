@@ -82,6 +82,11 @@ class StepRunner:
         )
         self.reset()
 
+    @property
+    def waiting_ns(self) -> int:
+        """When the host last began to wait for what the device sampled, as `times.now` counts."""
+        return self._sampler.waiting_ns
+
     def reset(self) -> None:
         """Forgets every sequence. The KV cache needs no cleaning: blocks are cleared when they are handed out."""
         self._table = SequenceTable(-(-self.request.max_sequence_tokens // self.request.block_size))

@@ -1,15 +1,20 @@
-"""The largest step a router may send, made of blanks, and what it leaves for the KV cache."""
+"""The largest work a router may send, made of blanks, and what it takes of the device's memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import NoReturn
 
 import numpy as np
 import torch
 
 from text_generation_server.images import ImageEncoder, blank_image
+from text_generation_server.memory import NoRoom
 from text_generation_server.plan import (
     Failure,
+    FailureKind,
+    ImageHeader,
     Ints,
     NewSequence,
     RowFlag,
@@ -28,8 +33,34 @@ MAX_CPU_PIXELS = 1 << 20
 """A larger image is not encoded there either: encoders that take images as they are need minutes for their largest."""
 
 
-class NoRoom(Exception):
-    """The largest step does not fit into the device's memory."""
+SAMPLING_ALL = Sampling(greedy=False, temperature=0.5, top_k=50, top_p=0.9, typical_p=0.9)
+"""What makes choosing a token take the most memory."""
+
+
+class Meter:
+    """Bytes that torch has taken of a device. Nobody asks a CPU: there the KV cache has a size of its own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.on_cpu = device.type == "cpu"
+
+    def start(self) -> int:
+        """Gives back what is not in use; the peak begins at what is left, which is returned."""
+        if self.on_cpu:
+            return 0
+        torch.cuda.synchronize(self._device)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self._device)
+        return torch.cuda.memory_reserved(self._device)
+
+    def peak(self) -> int:
+        """The most since `start`. Reserved and not only in use: gaps between tensors are taken from others as well."""
+        return 0 if self.on_cpu else torch.cuda.max_memory_reserved(self._device)
+
+    def total_and_others(self) -> tuple[int, int]:
+        """Bytes of the device, and those that are neither free nor torch's."""
+        free, total = torch.cuda.mem_get_info(self._device)
+        return total, total - free - torch.cuda.memory_reserved(self._device)
 
 
 def largest_tokens(request: WarmupRequest, device: torch.device) -> list[int]:
@@ -40,11 +71,6 @@ def largest_tokens(request: WarmupRequest, device: torch.device) -> list[int]:
     longest = request.max_sequence_tokens
     rows = [longest] * (tokens // longest) + [tokens % longest] * (tokens % longest > 0)
     return rows[: request.max_rows]
-
-
-def blocks_for(rows: list[int], block_size: int) -> int:
-    """Blocks the rows own."""
-    return sum(-(-count // block_size) for count in rows)
 
 
 def warm_up_plans(rows: list[int], block_size: int, device: torch.device) -> Iterator[StepPlan]:
@@ -58,23 +84,46 @@ def warm_up_plans(rows: list[int], block_size: int, device: torch.device) -> Ite
         yield _decode(1, decoding, rows)
 
 
-def encode_largest(encoder: ImageEncoder, request: WarmupRequest, device: torch.device) -> None:
-    """Encodes as many of the largest image as a step may hold; on a CPU one is enough, if it is not too large."""
+def crowded_plan(request: WarmupRequest, step: int) -> StepPlan:
+    """As many rows as there may be, of a token each, that all sample in the costliest way: scores of a whole vocabulary
+    for each of them may take more than a long prompt does."""
+    rows = [1] * min(request.max_rows, request.max_step_tokens)
+    return replace(_plan(step, rows, request.block_size, scored=False), new_sequences=_sampling(len(rows)))
+
+
+def _sampling(count: int) -> list[NewSequence]:
+    return [NewSequence(row, SAMPLING_ALL, _ints([])) for row in range(count)]
+
+
+def largest_images(request: WarmupRequest, device: torch.device) -> int:
+    """How many of the largest image a step may encode; on a CPU one is enough, if it is not too large."""
     largest = request.largest_image
-    if largest is None or not encoder.takes_images:
-        return
-    if device.type == "cpu" and sum(view.width * view.height for view in largest.views) > MAX_CPU_PIXELS:
-        return
-    count = 1
-    if device.type != "cpu":
-        first = encoder.embed({b"": blank_image(b"", largest)})[b""]
-        tokens = 1 if isinstance(first, Failure) else len(first)
-        count = max(1, request.max_step_image_tokens // tokens)
+    if largest is None:
+        return 0
+    if device.type == "cpu":
+        return int(sum(view.width * view.height for view in largest.views) <= MAX_CPU_PIXELS)
+    return max(1, request.max_step_image_tokens // max(1, largest.num_tokens))
+
+
+def encode_largest(encoder: ImageEncoder, largest: ImageHeader, count: int) -> None:
+    """Encodes so many of the largest image.
+
+    Raises:
+        torch.OutOfMemoryError: there is no memory for them.
+        NoRoom: the model does not take them.
+    """
     keys = [number.to_bytes(4, "little") for number in range(count)]
     encoded = encoder.embed({key: blank_image(key, largest) for key in keys})
     for embedding in encoded.values():
         if isinstance(embedding, Failure):
-            raise NoRoom(f"{count} images of the largest size cannot be encoded: {embedding.message}")
+            raise_failure(embedding, f"{count} images of the largest size cannot be encoded")
+
+
+def raise_failure(failure: Failure, what: str) -> NoReturn:
+    """A failure of the warm-up: memory that ran out is told from everything else."""
+    if failure.kind == FailureKind.OUT_OF_MEMORY:
+        raise torch.OutOfMemoryError(what)
+    raise NoRoom(f"{what}: {failure.message}")
 
 
 def _plan(step: int, rows: list[int], block_size: int, scored: bool) -> StepPlan:

@@ -31,6 +31,7 @@ from text_generation_server.plan import (
     WarmupRequest,
 )
 from text_generation_server.shard import Shard, WarmupResult
+from text_generation_server.times import Part, StepTimes, now
 
 
 class MalformedPlan(Exception):
@@ -39,7 +40,8 @@ class MalformedPlan(Exception):
 
 def parse_plan(message: pb.StepPlan, position_axes: int) -> StepPlan:
     """The whole plan; raises `MalformedPlan` when its arrays do not fit together."""
-    return StepPlan(
+    began = now()
+    plan = StepPlan(
         epoch=message.epoch,
         step=message.step,
         forget_sequences=list(message.forget_sequences),
@@ -47,7 +49,11 @@ def parse_plan(message: pb.StepPlan, position_axes: int) -> StepPlan:
         new_sequences=[_new_sequence(new) for new in message.new_sequences],
         encode_images=[EncodeImage(_key(image.key), image.rank) for image in message.encode_images],
         rows=_rows(message, position_axes),
+        times=StepTimes() if message.timed else None,
     )
+    if plan.times is not None:
+        plan.times.add(Part.RECEIVE, began, now())
+    return plan
 
 
 def _rows(message: pb.StepPlan, position_axes: int) -> Rows:
@@ -202,8 +208,9 @@ def parse_warmup(message: pb.WarmupRequest) -> WarmupRequest:
 
 def result_message(result: StepResult) -> pb.StepResult:
     """The answer to a plan."""
+    began = now()
     sampled, scores = result.sampled, result.scores
-    return pb.StepResult(
+    message = pb.StepResult(
         epoch=result.epoch,
         step=result.step,
         sampled_sequence=sampled.sequences,
@@ -227,6 +234,17 @@ def result_message(result: StepResult) -> pb.StepResult:
         prompt_top_token=[token for row in scores for token in row.top_token_ids],
         prompt_top_logprob=[logprob for row in scores for logprob in row.top_logprobs],
     )
+    if result.times is not None:
+        result.times.add(Part.SEND, began, now())
+        _write_times(message, result.times)
+    return message
+
+
+def _write_times(message: pb.StepResult, times: StepTimes) -> None:
+    for part, began_ns, ended_ns in times.parts:
+        message.part.append(pb.StepPart.ValueType(part))
+        message.part_began_ns.append(began_ns)
+        message.part_ended_ns.append(ended_ns)
 
 
 def info_message(shard: Shard) -> pb.ShardInfo:

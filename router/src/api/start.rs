@@ -2,6 +2,7 @@
 //! what the JSON looked like is forgotten here. Dropping the future at any point gives everything back.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use metrics::{counter, histogram};
 use text_generation_scheduler::TokenId;
@@ -12,7 +13,7 @@ use super::generator::{Admission, Tokens};
 use super::media::ImageLink;
 use super::timing::Stopwatch;
 use super::{Api, guided, media};
-use crate::engine::GenerateRequest;
+use crate::engine::{Arrival, GenerateRequest};
 use crate::grammar::{Grammar, GrammarSource};
 use crate::images::LoadedImage;
 use crate::prompt::{Conversation, Prompt, Segment};
@@ -62,6 +63,7 @@ impl Api {
     pub(super) async fn start(&self, request: ValidRequest, mut stopwatch: Stopwatch) -> Result<Running, ApiError> {
         let admissions = self.admit(request.seeds.len())?;
         let grammar = self.grammar(request.grammar, request.ignore_eos).await?;
+        let arrival = Arrival { request: stopwatch.started(), images: Instant::now() };
         let images = media::load(self, request.image_urls).await?;
         stopwatch.loaded(&images);
         let prompt = self.prompt(request.input, images).await?;
@@ -73,6 +75,7 @@ impl Api {
             ignore_eos: request.ignore_eos,
             grammar,
             score_prompt: request.score_prompt,
+            arrival,
         };
         let tokens = submit(admissions, sequence, &request.seeds)?;
         stopwatch.submitted();

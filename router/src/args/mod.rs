@@ -10,6 +10,7 @@ mod listen;
 mod unserved;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -67,6 +68,10 @@ pub struct ProcessArgs {
     /// Seconds without a result after which a shard counts as hung. Its requests fail and it is started anew.
     #[arg(long, env = "SHARD_TIMEOUT_S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     pub shard_timeout_s: u64,
+
+    /// Write what happened when, in router and shards, to this file at the end: Chrome trace events, for Perfetto.
+    #[arg(long, env = "TRACE", value_name = "FILE")]
+    pub trace: Option<PathBuf>,
 }
 
 impl ProcessArgs {

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::progress::Progress;
 use super::scores::PromptScores;
+use super::traced::TracedRequest;
 use super::types::{GeneratedToken, GenerationError, StreamEvent};
 use crate::shard::{EncodedSequence, RowScores};
 
@@ -22,6 +23,8 @@ pub(super) struct Live {
     pub(super) images: Vec<ImageKey>,
     /// Until the first token, if the prompt is scored.
     pub(super) scores: Option<PromptScores>,
+    /// While a timeline is kept.
+    pub(super) traced: Option<Box<TracedRequest>>,
 }
 
 /// What became of a delivery.
@@ -54,6 +57,10 @@ impl Sequences {
         self.0.get(&id)
     }
 
+    pub(super) fn get_mut(&mut self, id: SequenceId) -> Option<&mut Live> {
+        self.0.get_mut(&id)
+    }
+
     pub(super) fn ids(&self) -> Vec<SequenceId> {
         self.0.keys().copied().collect()
     }
@@ -75,6 +82,9 @@ impl Sequences {
                 return Delivered::Unread;
             }
         }
+        if let Some(traced) = &mut live.traced {
+            traced.token();
+        }
         let over = token.finish.is_some();
         match live.sender.try_send(StreamEvent::Token(token)) {
             Ok(()) if over => Delivered::Over,
@@ -90,7 +100,10 @@ impl Live {
         let _ = self.sender.try_send(StreamEvent::Failed(error));
     }
 
-    pub(super) fn start(&self, cached_tokens: u32) {
+    pub(super) fn start(&mut self, cached_tokens: u32) {
+        if let Some(traced) = &mut self.traced {
+            traced.planned();
+        }
         self.progress.started(self.submitted.elapsed(), cached_tokens);
     }
 }

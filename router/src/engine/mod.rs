@@ -13,6 +13,7 @@ mod session;
 mod start;
 mod step_loop;
 mod stream;
+mod traced;
 mod types;
 mod uploads;
 
@@ -29,7 +30,7 @@ use self::progress::Progress;
 pub use self::start::{EngineConfig, StartError, start};
 pub use self::stream::{Permit, STREAM_BUFFER_TOKENS, TokenStream};
 pub use self::types::{
-    AdmissionError, GenerateRequest, GeneratedToken, GenerationError, PromptToken, RestartRequest, StreamEvent,
+    AdmissionError, Arrival, GenerateRequest, GeneratedToken, GenerationError, PromptToken, RestartRequest, StreamEvent,
 };
 pub use crate::sampling::{LogprobSource, PenaltyScope, Sampling};
 

@@ -18,6 +18,7 @@ use super::uploads::{Pictures, Uploads};
 use super::{Engine, EngineStats, Limits, Mailbox, Shared};
 use crate::families::ImageShape;
 use crate::shard::{ModelFacts, ShardError, ShardGroup, WarmupSpec};
+use crate::timeline::Timeline;
 
 /// Longest time between two health checks of the shards.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
@@ -55,6 +56,8 @@ pub struct EngineConfig {
     pub end_tokens: Vec<TokenId>,
     /// The largest image the model takes.
     pub largest_image: Option<ImageShape>,
+    /// Where spans of requests and steps go.
+    pub timeline: Timeline,
 }
 
 /// Why the engine did not start.
@@ -98,10 +101,11 @@ pub async fn start(
         step_timeout: config.step_timeout,
         sequences: Sequences::default(),
         pictures: Pictures::default(),
-        uploads: Uploads::default(),
+        uploads: Uploads::new(config.timeline.clone()),
         in_flight: std::collections::VecDeque::new(),
         metrics: StepMetrics::new(),
         restarts_seen: 0,
+        timeline: config.timeline,
     };
     Ok((Engine(shared), facts, tokio::spawn(step_loop.run())))
 }
@@ -138,7 +142,8 @@ fn limits(config: &EngineConfig, warmup: &WarmupSpec, num_blocks: u32) -> Result
     if config.max_total_tokens.is_some_and(|total| total > max_kv_tokens) {
         let total = warmup.max_sequence_tokens;
         return Err(StartError::Limits(format!(
-            "max_total_tokens is {total}; the KV cache holds {max_kv_tokens} tokens"
+            "max_total_tokens is {total}; the KV cache holds {max_kv_tokens} tokens: lower --max-total-tokens, or make \
+             room with --cuda-memory-fraction (on a CPU --cpu-kv-cache-mb), --max-batch-prefill-tokens or --num-shard"
         )));
     }
     let max_total_tokens = warmup.max_sequence_tokens.min(max_kv_tokens);

@@ -17,9 +17,11 @@ use super::mailbox::{Command, Submission};
 use super::metrics::{StepKind, StepMetrics};
 use super::scores::PromptScores;
 use super::session::{Reconnect, Session};
+use super::traced::{self, TracedRequest};
 use super::types::{GenerateRequest, GenerationError, RestartRequest};
 use super::uploads::{Pictures, Uploads};
 use crate::shard::{EncodedSequence, SequenceFailure, ShardError, ShardStep, encode_plan};
+use crate::timeline::Timeline;
 
 /// Everything that one step loop owns.
 #[derive(Debug)]
@@ -36,6 +38,7 @@ pub(super) struct StepLoop {
     pub(super) in_flight: VecDeque<InFlight>,
     pub(super) metrics: StepMetrics,
     pub(super) restarts_seen: u64,
+    pub(super) timeline: Timeline,
 }
 
 /// A plan whose result has not come yet.
@@ -43,6 +46,8 @@ pub(super) struct StepLoop {
 pub(super) struct InFlight {
     kind: StepKind,
     sent: Instant,
+    /// While a timeline is kept.
+    facts: Option<traced::Facts>,
 }
 
 /// Why [`StepLoop::serve`] came back.
@@ -101,6 +106,7 @@ impl StepLoop {
     fn add(&mut self, submission: Submission) {
         let Submission { sequence, request, max_new_tokens, sender, progress, submitted } = submission;
         let new = new_sequence(sequence, &request, max_new_tokens, &self.shared);
+        let traced = self.timeline.is_on().then(|| Box::new(TracedRequest::new(&request, submitted)));
         let images: Vec<ImageKey> = new.images.iter().map(|image| image.key).collect();
         let banned = if request.ignore_eos { self.shared.end_tokens.to_vec() } else { Vec::new() };
         let needs_prompt = new.score_prompt || request.sampling.needs_prompt();
@@ -113,7 +119,7 @@ impl StepLoop {
             max_new_tokens,
         };
         let scores = new.score_prompt.then(|| PromptScores::new(&new.prompt));
-        let live = Live { sender, progress, submitted, encoded, images, scores };
+        let live = Live { sender, progress, submitted, encoded, images, scores, traced };
         for spec in &new.images {
             // The same picture twice in a prompt is one image with two placeholders.
             if let Some(image) = request.prompt.images.iter().find(|image| image.key == spec.key) {
@@ -167,14 +173,15 @@ impl StepLoop {
         while self.in_flight.len() < MAX_STEPS_IN_FLIGHT {
             let Some(plan) = self.scheduler.schedule() else { break };
             for &id in &plan.new_sequences {
-                if let Some(live) = self.sequences.get(id) {
+                if let Some(live) = self.sequences.get_mut(id) {
                     live.start(self.scheduler.cached_tokens(id).unwrap_or(0));
                 }
             }
             let describe = |id| self.sequences.get(id).map(|live| &live.encoded);
-            let encoded = encode_plan(&plan, self.session.stream.epoch(), describe);
+            let encoded = encode_plan(&plan, self.session.stream.epoch(), self.timeline.is_on(), describe);
             self.metrics.planned(&plan);
-            self.in_flight.push_back(InFlight { kind: StepKind::of(&plan), sent: Instant::now() });
+            let facts = self.timeline.is_on().then(|| traced::facts_of(&plan));
+            self.in_flight.push_back(InFlight { kind: StepKind::of(&plan), sent: Instant::now(), facts });
             self.session.stream.send(encoded).await?;
         }
         Ok(())
@@ -185,6 +192,9 @@ impl StepLoop {
         self.sequences.score(std::mem::take(&mut step.scores));
         if let Some(sent) = self.in_flight.pop_front() {
             self.metrics.finished(sent.kind, sent.sent.elapsed().as_secs_f64(), &step);
+            if let Some(facts) = sent.facts {
+                traced::finish_step(&self.timeline, self.session.stream.epoch(), (sent.sent, facts), &step);
+            }
         }
         self.handle(events, Some(&mut step));
         self.publish();
@@ -213,8 +223,11 @@ impl StepLoop {
 
     /// Tells the scheduler and forgets the pictures. Harmless for a sequence that is already over.
     fn drop_sequence(&mut self, id: SequenceId) -> Option<Live> {
-        let live = self.sequences.remove(id)?;
+        let mut live = self.sequences.remove(id)?;
         self.scheduler.abort(id);
+        if let Some(traced) = live.traced.take() {
+            traced.finish(&self.timeline, id);
+        }
         for &key in &live.images {
             self.pictures.release(key);
         }
@@ -261,7 +274,7 @@ impl StepLoop {
     async fn recover(&mut self) -> bool {
         self.shared.health.set_connected(false);
         self.in_flight.clear();
-        self.uploads = Uploads::default();
+        self.uploads = Uploads::new(self.timeline.clone());
         let events = self.scheduler.lose_shard();
         self.handle(events, None);
         self.publish();

@@ -1,6 +1,7 @@
 //! What goes into the engine and what comes out of it. No JSON, no protobuf.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use text_generation_scheduler::{FinishReason, TokenId};
 
@@ -24,6 +25,25 @@ pub struct GenerateRequest {
     /// Whether the prompt is scored before anything is generated: so many of the best tokens are reported beside each
     /// of its own.
     pub score_prompt: Option<u32>,
+    /// When it came. Only a timeline looks at it.
+    pub arrival: Arrival,
+}
+
+/// Moments before a request reaches the engine.
+#[derive(Copy, Clone, Debug)]
+pub struct Arrival {
+    /// Its body was there.
+    pub request: Instant,
+    /// Its images were asked for.
+    pub images: Instant,
+}
+
+impl Arrival {
+    /// A request that comes from nowhere but here.
+    pub fn now() -> Self {
+        let now = Instant::now();
+        Self { request: now, images: now }
+    }
 }
 
 /// What a [`super::TokenStream`] yields.

@@ -1,12 +1,14 @@
 //! Pixels on their way to the shards, and which request's pictures may still be asked for.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use text_generation_scheduler::ImageKey;
 use tokio::task::{Id, JoinSet};
 
 use crate::images::LoadedImage;
 use crate::shard::{ShardError, ShardGroup, put_image};
+use crate::timeline::{Timeline, Track};
 
 /// Pictures of live sequences by key. A sequence that is preempted may need its pixels sent once more, so they
 /// stay until no sequence uses them.
@@ -36,19 +38,35 @@ impl Pictures {
 }
 
 /// Uploads under way. Dropping it, on shard loss say, gives them up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Uploads {
     tasks: JoinSet<Result<(), ShardError>>,
-    keys: HashMap<Id, ImageKey>,
+    under_way: HashMap<Id, UnderWay>,
+    timeline: Timeline,
+    started: u64,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    key: ImageKey,
+    started: Instant,
+    number: u64,
+    bytes: u64,
 }
 
 impl Uploads {
+    pub(super) fn new(timeline: Timeline) -> Self {
+        Self { tasks: JoinSet::new(), under_way: HashMap::new(), timeline, started: 0 }
+    }
+
     /// Starts sending a picture; `false` when no live sequence has it any more.
     pub(super) fn start(&mut self, shards: &ShardGroup, pictures: &Pictures, key: ImageKey, rank: u32) -> bool {
         let Some(picture) = pictures.0.get(&key) else { return false };
         let (shards, image, num_tokens) = (shards.clone(), picture.image.clone(), picture.num_tokens);
+        let bytes = image.views.iter().map(|view| view.pixels.len() as u64).sum();
         let task = self.tasks.spawn(async move { put_image(&shards, rank as usize, &image, num_tokens).await });
-        self.keys.insert(task.id(), key);
+        self.started += 1;
+        self.under_way.insert(task.id(), UnderWay { key, started: Instant::now(), number: self.started, bytes });
         true
     }
 
@@ -59,8 +77,12 @@ impl Uploads {
             Some(Ok((task, outcome))) => (task, outcome.err().map(|error| error.to_string())),
             Some(Err(panic)) => (panic.id(), Some(panic.to_string())),
         };
-        match self.keys.remove(&task) {
-            Some(key) => (key, failure),
+        match self.under_way.remove(&task) {
+            Some(UnderWay { key, started, number, bytes }) => {
+                let times = (started, Instant::now());
+                self.timeline.add(Track::Upload(number), "upload", times, &[("bytes", bytes)]);
+                (key, failure)
+            }
             None => std::future::pending().await,
         }
     }

@@ -44,6 +44,8 @@ pub struct LoadedImage {
     pub views: Arc<Vec<RgbView>>,
     /// What this request spent on it.
     pub timings: ImageTimings,
+    /// When it was ready for this request.
+    pub ready: Instant,
     /// Whether decoding and resizing were saved by an earlier or simultaneous image of the same bytes.
     pub from_cache: bool,
 }
@@ -226,7 +228,15 @@ async fn source_key(model: &[u8; 32], bytes: &Bytes) -> Result<[u8; 32], ImageFa
 fn loaded(image: PreparedImage, fetch: Duration, from_cache: bool) -> LoadedImage {
     let PreparedImage { key, size, layout, views, timings } = image;
     let spent = if from_cache { ImageTimings::default() } else { timings };
-    LoadedImage { key, size, layout, views, timings: ImageTimings { fetch, ..spent }, from_cache }
+    LoadedImage {
+        key,
+        size,
+        layout,
+        views,
+        timings: ImageTimings { fetch, ..spent },
+        ready: Instant::now(),
+        from_cache,
+    }
 }
 
 #[cfg(test)]

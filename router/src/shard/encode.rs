@@ -26,16 +26,19 @@ pub struct EncodedSequence {
     pub max_new_tokens: u32,
 }
 
-/// Encodes a plan; `describe` is asked about each sequence the shard has not seen.
+/// Encodes a plan; `describe` is asked about each sequence the shard has not seen. A `timed` one asks the shards when
+/// the parts of the step began and ended.
 pub fn encode_plan<'a>(
     plan: &StepPlan,
     epoch: u64,
+    timed: bool,
     describe: impl Fn(SequenceId) -> Option<&'a EncodedSequence>,
 ) -> pb::StepPlan {
     let new = plan.new_sequences.iter().filter_map(|&id| Some(new_sequence(id, describe(id)?)));
     let mut encoded = pb::StepPlan {
         epoch,
         step: plan.step,
+        timed,
         forget_sequences: plan.forget_sequences.iter().map(|id| id.0).collect(),
         forget_images: plan.forget_images.iter().map(key_bytes).collect(),
         new_sequences: new.collect(),

@@ -14,7 +14,7 @@ pub use encode::{EncodedSequence, encode_plan};
 pub use group::{ModelFacts, ShardGroup, WarmupSpec};
 pub use layout::ShardProcessor;
 pub use scores::RowScores;
-pub use steps::{SequenceFailure, ShardStep, StepStream};
+pub use steps::{SequenceFailure, ShardSpan, ShardStep, StepStream};
 pub use upload::put_image;
 
 /// What can go wrong between router and shards.

@@ -41,6 +41,23 @@ pub struct ShardStep {
     pub compute_us: u32,
     /// The shard's time for the whole step, in microseconds.
     pub total_us: u32,
+    /// What every rank did when, if the plan was timed.
+    pub spans: Vec<ShardSpan>,
+}
+
+/// A part of a step, in nanoseconds of the machine's monotonic clock.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub struct ShardSpan {
+    /// Who did it.
+    pub rank: u32,
+    /// What it was.
+    pub part: &'static str,
+    /// Whether it was done with messages, beside what computes.
+    pub on_wire: bool,
+    /// Its begin.
+    pub began_ns: u64,
+    /// Its end.
+    pub ended_ns: u64,
 }
 
 /// Why a shard gave one sequence up.
@@ -120,6 +137,7 @@ fn combine(epoch: u64, ranks: Vec<pb::StepResult>) -> Result<ShardStep, ShardErr
     let encode_us = ranks.iter().map(|result| result.encode_us).max().unwrap_or(0);
     let total_us = ranks.iter().map(|result| result.total_us).max().unwrap_or(0);
     let compute_us = ranks.iter().map(|result| result.compute_us).max().unwrap_or(0);
+    let spans = (0..).zip(&ranks).flat_map(|(rank, result)| spans(rank, result)).collect();
     let Some(first) = ranks.into_iter().next() else {
         return Err(ShardError::Disagree("no rank answered".into()));
     };
@@ -127,7 +145,24 @@ fn combine(epoch: u64, ranks: Vec<pb::StepResult>) -> Result<ShardStep, ShardErr
     let scores = scores::of_result(&first)?;
     let failures = reasons.iter().map(|(sequence, _)| *sequence).collect();
     let result = StepResult { step, sampled, failures };
-    Ok(ShardStep { result, logprobs, top, scores, reasons, encode_us, compute_us, total_us })
+    Ok(ShardStep { result, logprobs, top, scores, reasons, encode_us, compute_us, total_us, spans })
+}
+
+/// Only for people: a part that is unknown here, or arrays of different lengths, break nothing.
+fn spans(rank: u32, result: &pb::StepResult) -> Vec<ShardSpan> {
+    let times = result.part_began_ns.iter().zip(&result.part_ended_ns);
+    let named = result.part().zip(times).map(|(part, (&began_ns, &ended_ns))| {
+        let (part, on_wire) = match part {
+            pb::StepPart::Receive => ("receive", true),
+            pb::StepPart::Learn => ("learn", false),
+            pb::StepPart::Encode => ("encode images", false),
+            pb::StepPart::Launch => ("launch", false),
+            pb::StepPart::Wait => ("wait", false),
+            pb::StepPart::Send => ("send", true),
+        };
+        ShardSpan { rank, part, on_wire, began_ns, ended_ns: ended_ns.max(began_ns) }
+    });
+    named.collect()
 }
 
 type Sampled = (Vec<(SequenceId, TokenId)>, Vec<f32>, Vec<Vec<(TokenId, f32)>>);

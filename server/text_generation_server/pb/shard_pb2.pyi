@@ -118,6 +118,41 @@ PENALTY_SCOPE_ALL_RELATIVE: PenaltyScope.ValueType  # 1
 """TGI: penalty times count / length over prompt and output"""
 Global___PenaltyScope: _TypeAlias = PenaltyScope  # noqa: Y015
 
+class _StepPart:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StepPartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepPart.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STEP_PART_RECEIVE: _StepPart.ValueType  # 0
+    """the message becomes a plan; then it waits for the one before it"""
+    STEP_PART_LEARN: _StepPart.ValueType  # 1
+    """forget, then learn"""
+    STEP_PART_ENCODE: _StepPart.ValueType  # 2
+    """only where there are images to encode"""
+    STEP_PART_LAUNCH: _StepPart.ValueType  # 3
+    """what is to be computed is given to the device; on a CPU it is computed meanwhile"""
+    STEP_PART_WAIT: _StepPart.ValueType  # 4
+    """for the device, until the sampled tokens are on the host"""
+    STEP_PART_SEND: _StepPart.ValueType  # 5
+    """the result becomes a message; its way to the router is what follows"""
+
+class StepPart(_StepPart, metaclass=_StepPartEnumTypeWrapper): ...
+
+STEP_PART_RECEIVE: StepPart.ValueType  # 0
+"""the message becomes a plan; then it waits for the one before it"""
+STEP_PART_LEARN: StepPart.ValueType  # 1
+"""forget, then learn"""
+STEP_PART_ENCODE: StepPart.ValueType  # 2
+"""only where there are images to encode"""
+STEP_PART_LAUNCH: StepPart.ValueType  # 3
+"""what is to be computed is given to the device; on a CPU it is computed meanwhile"""
+STEP_PART_WAIT: StepPart.ValueType  # 4
+"""for the device, until the sampled tokens are on the host"""
+STEP_PART_SEND: StepPart.ValueType  # 5
+"""the result becomes a message; its way to the router is what follows"""
+Global___StepPart: _TypeAlias = StepPart  # noqa: Y015
+
 class _FailureKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -496,6 +531,7 @@ class StepPlan(_message.Message):
     BOTH_WAYS_ROW_FIELD_NUMBER: _builtins.int
     BOTH_WAYS_OFFSET_FIELD_NUMBER: _builtins.int
     BOTH_WAYS_LENGTH_FIELD_NUMBER: _builtins.int
+    TIMED_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """of the stream; a shard refuses plans of another epoch"""
     step: _builtins.int
@@ -508,6 +544,8 @@ class StepPlan(_message.Message):
     """i32 positions, runs of one entry a token of the step: `position_axes` of them (axis-major), or one that serves
     every axis. Empty: the positions of every row count up from row_start on every axis.
     """
+    timed: _builtins.bool
+    """the result is to say when its parts began and ended"""
     @_builtins.property
     def forget_sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Done first, in this order: forget, then learn, then encode, then compute."""
@@ -597,10 +635,11 @@ class StepPlan(_message.Message):
         both_ways_row: _abc.Iterable[_builtins.int] | None = ...,
         both_ways_offset: _abc.Iterable[_builtins.int] | None = ...,
         both_ways_length: _abc.Iterable[_builtins.int] | None = ...,
+        timed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["both_ways_length", b"both_ways_length", "both_ways_offset", b"both_ways_offset", "both_ways_row", b"both_ways_row", "encode_images", b"encode_images", "epoch", b"epoch", "forget_images", b"forget_images", "forget_sequences", b"forget_sequences", "image_keys", b"image_keys", "new_blocks", b"new_blocks", "new_sequences", b"new_sequences", "positions", b"positions", "row_flags", b"row_flags", "row_num_new_blocks", b"row_num_new_blocks", "row_num_tokens", b"row_num_tokens", "row_sequence", b"row_sequence", "row_start", b"row_start", "span_image", b"span_image", "span_image_offset", b"span_image_offset", "span_length", b"span_length", "span_offset", b"span_offset", "span_row", b"span_row", "step", b"step", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["both_ways_length", b"both_ways_length", "both_ways_offset", b"both_ways_offset", "both_ways_row", b"both_ways_row", "encode_images", b"encode_images", "epoch", b"epoch", "forget_images", b"forget_images", "forget_sequences", b"forget_sequences", "image_keys", b"image_keys", "new_blocks", b"new_blocks", "new_sequences", b"new_sequences", "positions", b"positions", "row_flags", b"row_flags", "row_num_new_blocks", b"row_num_new_blocks", "row_num_tokens", b"row_num_tokens", "row_sequence", b"row_sequence", "row_start", b"row_start", "span_image", b"span_image", "span_image_offset", b"span_image_offset", "span_length", b"span_length", "span_offset", b"span_offset", "span_row", b"span_row", "step", b"step", "timed", b"timed", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -797,6 +836,9 @@ class StepResult(_message.Message):
     PROMPT_LOGPROB_FIELD_NUMBER: _builtins.int
     PROMPT_TOP_TOKEN_FIELD_NUMBER: _builtins.int
     PROMPT_TOP_LOGPROB_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    PART_BEGAN_NS_FIELD_NUMBER: _builtins.int
+    PART_ENDED_NS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     step: _builtins.int
     encode_us: _builtins.int
@@ -855,6 +897,16 @@ class StepResult(_message.Message):
 
     @_builtins.property
     def prompt_top_logprob(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def part(self) -> _containers.RepeatedScalarFieldContainer[Global___StepPart.ValueType]:
+        """Only of a plan that is timed, one entry for each part, in the order of their ends. Nanoseconds of CLOCK_MONOTONIC,
+        which all processes of a machine share.
+        """
+
+    @_builtins.property
+    def part_began_ns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def part_ended_ns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -877,10 +929,13 @@ class StepResult(_message.Message):
         prompt_logprob: _abc.Iterable[_builtins.float] | None = ...,
         prompt_top_token: _abc.Iterable[_builtins.int] | None = ...,
         prompt_top_logprob: _abc.Iterable[_builtins.float] | None = ...,
+        part: _abc.Iterable[Global___StepPart.ValueType] | None = ...,
+        part_began_ns: _abc.Iterable[_builtins.int] | None = ...,
+        part_ended_ns: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_us", b"compute_us", "encode_us", b"encode_us", "epoch", b"epoch", "failures", b"failures", "prompt_logprob", b"prompt_logprob", "prompt_top_logprob", b"prompt_top_logprob", "prompt_top_token", b"prompt_top_token", "row_num_top", b"row_num_top", "sampled_logprob", b"sampled_logprob", "sampled_sequence", b"sampled_sequence", "sampled_token", b"sampled_token", "scored_first", b"scored_first", "scored_num_tokens", b"scored_num_tokens", "scored_num_top", b"scored_num_top", "scored_sequence", b"scored_sequence", "step", b"step", "top_logprob", b"top_logprob", "top_token", b"top_token", "total_us", b"total_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_us", b"compute_us", "encode_us", b"encode_us", "epoch", b"epoch", "failures", b"failures", "part", b"part", "part_began_ns", b"part_began_ns", "part_ended_ns", b"part_ended_ns", "prompt_logprob", b"prompt_logprob", "prompt_top_logprob", b"prompt_top_logprob", "prompt_top_token", b"prompt_top_token", "row_num_top", b"row_num_top", "sampled_logprob", b"sampled_logprob", "sampled_sequence", b"sampled_sequence", "sampled_token", b"sampled_token", "scored_first", b"scored_first", "scored_num_tokens", b"scored_num_tokens", "scored_num_top", b"scored_num_top", "scored_sequence", b"scored_sequence", "step", b"step", "top_logprob", b"top_logprob", "top_token", b"top_token", "total_us", b"total_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

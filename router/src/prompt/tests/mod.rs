@@ -99,6 +99,7 @@ pub(super) fn image_of(name: u8, pieces: Vec<Piece>) -> LoadedImage {
         layout: Arc::new(ImageLayout { views: Vec::new(), pieces }),
         views: Arc::new(Vec::new()),
         timings: ImageTimings::default(),
+        ready: std::time::Instant::now(),
         from_cache: false,
     }
 }
