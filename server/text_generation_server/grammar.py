@@ -30,6 +30,7 @@ from torch import Tensor
 
 from text_generation_server.closing import Budget, Closers, Words, largest_jump
 from text_generation_server.plan import Grammar, GrammarKind, Ints
+from text_generation_server.transfers import Transfers
 
 MAX_COMPILED = 32
 """Grammars whose matcher is kept for sequences that come with the same one."""
@@ -90,7 +91,7 @@ class Allowed:
 
     def unpack(self, vocab_size: int, device: torch.device) -> Tensor:
         """[G, V] booleans. Rows of the output head that have no token are never allowed; lost rows may do anything."""
-        bytes_GB = torch.from_numpy(self.words_GW.view(np.uint8)).to(device)
+        bytes_GB = Transfers(device).one(self.words_GW.view(np.uint8))
         bits = torch.arange(8, dtype=torch.uint8, device=device)
         allowed_GV = ((bytes_GB[:, :, None] >> bits) & 1).flatten(1).bool()
         missing = vocab_size - allowed_GV.shape[1]

@@ -6,12 +6,13 @@ about scheduling, and it outlives every failure but the device's own.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 
 import torch
 
-from text_generation_server import attention, distributed, models, warmup
+from text_generation_server import attention, cuda_graphs, distributed, models, warmup
 from text_generation_server.config import ConfigError, PreparedModel, ShardConfig
 from text_generation_server.grammar import Grammars
 from text_generation_server.images import ImageEncoder, ImageStore
@@ -20,6 +21,8 @@ from text_generation_server.plan import StepPlan, StepResult, WarmupRequest
 from text_generation_server.steps import Place, StepRunner
 from text_generation_server.threads import MIN_WIDE_TOKENS, Threads
 from text_generation_server.weights import Weights
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -69,10 +72,15 @@ class Shard:
         peak_bytes = self._run_largest_step(request)
         bytes_a_block = block_bytes(self.model.shape.attention, request.block_size, self.dtype)
         max_blocks = min(filter(None, (request.max_blocks, self.config.kv_cache_blocks)), default=0)
-        fitting = blocks_that_fit(self._kv_budget(request, peak_bytes), bytes_a_block, max_blocks)
+        budget = self._kv_budget(request, peak_bytes)
+        sizes = self._sizes_to_capture(request)
+        graph_bytes = cuda_graphs.max_bytes(budget) if sizes else 0
+        fitting = blocks_that_fit(budget - graph_bytes, bytes_a_block, max_blocks)
         # Every rank must promise the same; the smallest one decides.
         num_blocks = -self.ranks.largest([-fitting], self.device)[0]
         self._runner = self._new_runner(request, num_blocks)
+        if sizes:
+            self._runner.capture(cuda_graphs.RECORDERS[self.device.type](self.device), sizes, graph_bytes)
         if self._grammars is not None:
             self._grammars.wait()
         return WarmupResult(num_blocks, num_blocks * bytes_a_block)
@@ -127,6 +135,21 @@ class Shard:
         kv_cache = KvCache(self.model.shape.attention, num_blocks, request.block_size, self._like)
         place = Place(self.ranks, self.backend, self._grammars, self.config.watermark)
         return StepRunner(self.model, place, request, kv_cache)
+
+    def _sizes_to_capture(self, request: WarmupRequest) -> list[int]:
+        sizes = cuda_graphs.ladder(self.config.cuda_graphs, request.max_rows)
+        obstacle = self._obstacle_to_graphs()
+        # On a CPU nobody expects any.
+        if sizes and obstacle is not None and (self.config.cuda_graphs or self.device.type != "cpu"):
+            log.info("CUDA graphs: none, %s", obstacle)
+        return sizes if obstacle is None else []
+
+    def _obstacle_to_graphs(self) -> str | None:
+        if self.device.type not in cuda_graphs.RECORDERS:
+            return f"{self.device.type} captures nothing"
+        if not self.backend.can_be_captured:
+            return f"attention backend {self.attention.name} cannot be captured"
+        return None if self.model.shape.can_be_captured else "the modules of this model cannot be captured"
 
     def _check_warm_up(self, request: WarmupRequest) -> None:
         if request.block_size not in self.backend.supported_block_sizes:
