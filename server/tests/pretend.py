@@ -28,7 +28,7 @@ ASKING = {aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.is_no
 class There(Tensor):
     """A tensor on the device."""
 
-    inner: Tensor
+    held: Tensor
 
     @staticmethod
     def __new__(cls: type[There], inner: Tensor) -> There:
@@ -40,11 +40,11 @@ class There(Tensor):
             dtype=inner.dtype,
             device=DEVICE,
         )
-        there.inner = inner
+        there.held = inner
         return there
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         raise AssertionError(f"{func} outside of `Pretending`")
 
 
@@ -142,4 +142,4 @@ def is_made_of_others(func: Any) -> bool:
 
 
 def _unwrapped(values: Any) -> Any:
-    return tree_map_only(There, lambda tensor: tensor.inner, values)
+    return tree_map_only(There, lambda tensor: tensor.held, values)

@@ -79,7 +79,8 @@ class TinyModel:
             ropes=(rope if axes == 1 else rope.with_axes([5, 3], interleaved=False),),
             windows=(None, 37),
         )
-        decoder = Decoder(spec, weights or RandomWeights(), Ranks(), "body", "head")
+        found: Any = weights or RandomWeights()
+        decoder = Decoder(spec, found, Ranks(), "body", "head")
         self.shape = ModelShape(
             vocab_size=VOCABULARY,
             max_positions=MAX_TOKENS,
@@ -101,8 +102,10 @@ class TinyShard:
         self.runner = StepRunner(model, Place(Ranks(), backend, None, WatermarkConfig()), request, self.cache)
 
     @torch.inference_mode()
-    def capture(self, sizes: Sequence[int], max_bytes: int = UNBOUND, recorder: Any = None) -> StandInRecorder:
-        recorder = recorder or StandInRecorder()
+    def capture(
+        self, sizes: Sequence[int], max_bytes: int = UNBOUND, given: StandInRecorder | None = None
+    ) -> StandInRecorder:
+        recorder = given or StandInRecorder()
         self.runner.capture(recorder, sizes, max_bytes)
         return recorder
 
@@ -226,7 +229,7 @@ def batch_of(num_rows: int) -> Batch:
 @torch.inference_mode()
 def graphs_of(sizes: Sequence[int]) -> DecodeGraphs:
     shard = TinyShard(TinyModel(), NothingToCompute)
-    shard.capture(sizes, recorder=CheapRecorder())
+    shard.capture(sizes, given=CheapRecorder())
     assert shard.runner._graphs is not None
     return shard.runner._graphs
 
@@ -294,13 +297,13 @@ class CheapRecorder(StandInRecorder):
 
 
 def test_a_model_that_asks_the_device_is_served_without(caplog: pytest.LogCaptureFixture) -> None:
-    model = TinyModel()
+    model: Any = TinyModel()
     forward = model.forward
 
-    def asking(hidden_TH: Tensor, *rest: Any) -> Tensor:
+    def asking(hidden_TH: Tensor, *rest: Any) -> Any:
         return forward(hidden_TH * float(hidden_TH[0, 0] == hidden_TH[0, 0]), *rest)
 
-    model.forward = asking  # type: ignore[method-assign]
+    model.forward = asking
     shard, prompts = TinyShard(model), prompts_of([7, 30])
     with caplog.at_level(logging.INFO):
         recorder = shard.capture([1, 2])
@@ -311,9 +314,9 @@ def test_a_model_that_asks_the_device_is_served_without(caplog: pytest.LogCaptur
 
 def test_the_stand_in_sees_what_moves() -> None:
     """What would go wrong with a graph fails here too."""
-    held = {"tensor": torch.zeros(3), "factor": 2}
-    graph = StandIn(lambda: held["tensor"].mul_(held["factor"]))  # type: ignore[union-attr]
-    held["tensor"].fill_(5)  # type: ignore[union-attr]
+    held: dict[str, Any] = {"tensor": torch.zeros(3), "factor": 2}
+    graph = StandIn(lambda: held["tensor"].mul_(held["factor"]))
+    held["tensor"].fill_(5)
     graph.replay()
     for change in ({"tensor": torch.zeros(3)}, {"factor": 3}):
         with pytest.raises(AssertionError):
