@@ -109,6 +109,11 @@ pub struct ShardArgs {
     #[arg(long, env = "CUDA_MEMORY_FRACTION", value_parser = fraction)]
     pub cuda_memory_fraction: Option<f32>,
 
+    /// Batch sizes of decode steps that are captured as CUDA graphs, with commas between; 0 captures none
+    /// [default: 1, 2, 4, 8 and so on in steps of 8].
+    #[arg(long, env = "CUDA_GRAPHS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(..=65536))]
+    pub cuda_graphs: Option<Vec<u32>>,
+
     /// Megabytes for keys and values where the model runs on a CPU.
     #[arg(long, env = "CPU_KV_CACHE_MB", value_parser = clap::value_parser!(u32).range(1..))]
     pub cpu_kv_cache_mb: Option<u32>,

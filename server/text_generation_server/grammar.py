@@ -33,6 +33,7 @@ from torch import Tensor
 from text_generation_server.closing import Budget, Closers, Words, largest_jump
 from text_generation_server.plan import Grammar, GrammarKind, Ints
 from text_generation_server.threads import deep_threads
+from text_generation_server.transfers import Transfers
 
 MAX_COMPILED = 32
 """Grammars whose matcher is kept for sequences that come with the same one."""
@@ -99,7 +100,7 @@ class Allowed:
             allowed_GV = torch.from_numpy(np.unpackbits(bytes_GB, axis=1, bitorder="little").view(np.bool_))
         else:
             bits = torch.arange(8, dtype=torch.uint8, device=device)
-            allowed_GV = ((torch.from_numpy(bytes_GB).to(device)[:, :, None] >> bits) & 1).flatten(1).bool()
+            allowed_GV = ((Transfers(device).one(bytes_GB)[:, :, None] >> bits) & 1).flatten(1).bool()
         missing = vocab_size - allowed_GV.shape[1]
         if missing > 0:
             allowed_GV = torch.nn.functional.pad(allowed_GV, (0, missing))

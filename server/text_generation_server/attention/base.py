@@ -36,6 +36,15 @@ class AttentionShape:
         return len(self.windows)
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """The largest step that is captured. The same for all steps of a backend."""
+
+    max_rows: int
+    max_blocks: int
+    """Blocks that a row may own."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepLayout:
     """How the flat tokens of a step belong to sequences.
@@ -51,6 +60,10 @@ class StepLayout:
     """Where each token's key and value go, block * block_size + offset, on the device."""
     both_ways: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
     """Offset and length of the ranges of each row that has some: their tokens see each other, those ahead too."""
+    captured: Bounds | None = None
+    """Set for a step of rows with one token each that is captured, or replayed: launches may depend on these bounds and
+    on the number of rows alone, and what they read stays where it is. A row that fills up has slot -1 and owns the zero
+    block: it attends to one zero, and nothing of it is kept."""
 
 
 class Attention(Protocol):
@@ -87,6 +100,8 @@ class AttentionBackend(Attention):
 
     supported_block_sizes: ClassVar[tuple[int, ...]]
     """Best first."""
+    can_be_captured: ClassVar[bool] = False
+    """Whether `begin_step` takes layouts with `captured`, and `attend` then launches without asking the device."""
 
     def __init__(self, shape: AttentionShape, cache_L2BSKD: Tensor) -> None:
         """`cache` is [layers, 2, blocks, block_size, kv_heads, head_dim]; its last block is zero and never written."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from text_generation_server.attention.base import AttentionBackend, AttentionShape, StepLayout
+from text_generation_server.transfers import Transfers
 
 MAX_PADDING = 2
 """A group's longest row has at most this many times the blocks of its shortest, or `SMALL_BLOCKS`."""
@@ -52,6 +53,7 @@ class TorchAttention(AttentionBackend):
         self._block_size = cache_L2BSKD.shape[3]
         self._zero_block = cache_L2BSKD.shape[2] - 1
         self._device = cache_L2BSKD.device
+        self._transfers = Transfers(self._device)
         self._blocks = [(layer[0], layer[1]) for layer in cache_L2BSKD]
         self._slots = [(keys.flatten(0, 1), values.flatten(0, 1)) for keys, values in self._blocks]
         self._groups: list[Group] = []
@@ -101,10 +103,10 @@ class TorchAttention(AttentionBackend):
         first, last = int(tokens[0]), int(tokens[-1])
         if last - first + 1 == len(tokens) and (np.diff(tokens) == 1).all():
             return slice(first, last + 1)
-        return torch.from_numpy(tokens).to(self._device)
+        return self._transfers.one(tokens)
 
     def _to_device(self, blocks: NDArray[np.int32]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(blocks).reshape(-1)).to(self._device)
+        return self._transfers.one(blocks.reshape(-1))
 
     def _attend_group(self, group: Group, step_QKV: tuple[Tensor, Tensor, Tensor], layer: int) -> Tensor:
         keys_BLKD, values_BLKD = step_QKV[1].unsqueeze(0), step_QKV[2].unsqueeze(0)
@@ -162,7 +164,7 @@ class TorchAttention(AttentionBackend):
         if self.shape.ranges_ignore_windows:
             _reveal(hidden, group)
         mask = torch.zeros(rows, 1, group.queries, length).masked_fill_(hidden[:, None], float("-inf"))
-        return mask.to(device=self._device, dtype=dtype)
+        return self._transfers.one(mask.numpy()).to(dtype)
 
 
 def _reveal(hidden_BQL: Tensor, group: Group) -> None:
