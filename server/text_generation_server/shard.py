@@ -54,7 +54,7 @@ class Shard:
                 prepared.model_type, prepared.config, weights, self.ranks, known_to_transformers=known
             )
         self._threads = Threads.choose(config, weights.total_bytes)
-        self.attention = attention.choose(config.attention, self.device, self.model.shape.attention)
+        self.attention = attention.choose(config.attention, self.device, self.dtype, self.model.shape.attention)
         self.backend = self.attention.load()
         self.images = ImageStore(config.max_upload_bytes)
         self._like = torch.empty(0, dtype=self.dtype, device=self.device)
