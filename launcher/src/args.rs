@@ -97,7 +97,7 @@ pub struct ShardArgs {
     #[arg(long, env = "DEVICE", value_parser = ["auto", "cpu", "cuda"])]
     pub device: Option<String>,
 
-    /// Attention backend: torch, triton, … [default: the fastest that this machine can run].
+    /// Attention backend: torch, triton, flash_attn [default: triton on a GPU, else torch].
     #[arg(long, env = "ATTENTION")]
     pub attention: Option<String>,
 

@@ -83,7 +83,9 @@ def load(
     shard = Shard(config, PreparedModel.read(prepared))
     # On a CPU an image of the largest size would only fill caches, and each model has another one.
     large = {"max_step_tokens": 8192, "max_sequence_tokens": 2048, "max_blocks": 4096}
-    shard.warm_up(warm_up() if prepared == PREPARED else replace(warm_up(**large), largest_image=None))
+    block_size = shard.backend.supported_block_sizes[0]
+    request = warm_up(block_size=block_size, **({} if prepared == PREPARED else large))
+    shard.warm_up(request if prepared == PREPARED else replace(request, largest_image=None))
     return shard
 
 

@@ -56,7 +56,7 @@ class Shard:
             self.model = self._build(prepared, weights)
         self._threads = Threads.choose(config, weights.total_bytes)
         self._meter = warmup.Meter(self.device)
-        self.attention = attention.choose(config.attention, self.device, self.model.shape.attention)
+        self.attention = attention.choose(config.attention, self.device, self.dtype, self.model.shape.attention)
         self.backend = self.attention.load()
         self.images = ImageStore(config.max_upload_bytes)
         self._like = torch.empty(0, dtype=self.dtype, device=self.device)

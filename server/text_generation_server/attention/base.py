@@ -8,12 +8,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from text_generation_server.transfers import Transfers
+
+TokenIndex: TypeAlias = "slice | Tensor"
+
+NO_GPU = "there is no GPU"
+"""What keeps every backend but one from a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +33,8 @@ class AttentionShape:
     scale: float
     windows: tuple[int | None, ...]
     softcap: float | None = None
+    has_ranges: bool = False
+    """Whether rows may have ranges whose tokens attend both ways. Not every backend can mask them."""
     ranges_ignore_windows: bool = False
     """Whether tokens that attend both ways see all of their range, however far behind (PaliGemma), or no further behind
     than the window (Gemma 3)."""
@@ -93,6 +102,14 @@ def rotate(heads_TND: Tensor, table_T21D: Tensor) -> Tensor:
     """Turns every head by its token's angle, in place: Su et al. 2021, https://arxiv.org/abs/2104.09864, in halves."""
     turned = heads_TND.roll(heads_TND.shape[-1] // 2, -1)
     return heads_TND.mul_(table_T21D[:, 0]).addcmul_(turned, table_T21D[:, 1])
+
+
+def token_index(tokens: NDArray[np.int64], transfers: Transfers) -> TokenIndex:
+    """What takes these tokens, in rising order, out of all of a step: without a copy where they are neighbours."""
+    first, last = int(tokens[0]), int(tokens[-1])
+    if last - first + 1 == len(tokens):
+        return slice(first, last + 1)
+    return transfers.one(tokens)
 
 
 class AttentionBackend(Attention):

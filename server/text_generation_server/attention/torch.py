@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -18,15 +17,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionBackend, AttentionShape, StepLayout
+from text_generation_server.attention.base import (
+    AttentionBackend,
+    AttentionShape,
+    StepLayout,
+    TokenIndex,
+    token_index,
+)
 from text_generation_server.transfers import Transfers
 
 MAX_PADDING = 2
 """A group's longest row has at most this many times the blocks of its shortest, or `SMALL_BLOCKS`."""
 
 SMALL_BLOCKS = 8
-
-TokenIndex: TypeAlias = "slice | Tensor"
 
 
 @dataclass
@@ -88,7 +91,9 @@ class TorchAttention(AttentionBackend):
         # Another sequence's block could hold a NaN, and 0 * NaN is not 0.
         blocks = np.where(unused, self._zero_block, blocks)
         shape = (len(rows), longest * self._block_size if len(rows) > 1 else int(lengths[0]))
-        return Group(self._token_index(token_of_R[rows]), 1, layout.starts_R[rows], self._to_device(blocks), shape)
+        return Group(
+            token_index(token_of_R[rows], self._transfers), 1, layout.starts_R[rows], self._to_device(blocks), shape
+        )
 
     def _prefill_row(self, layout: StepLayout, row: int, end: int) -> Group:
         count, start = int(layout.num_tokens_R[row]), int(layout.starts_R[row])
@@ -98,12 +103,6 @@ class TorchAttention(AttentionBackend):
             blocks = self._to_device(layout.blocks_RB[row : row + 1, : -(-(start + count) // self._block_size)])
         ranges = layout.both_ways.get(row, ())
         return Group(tokens, count, layout.starts_R[row : row + 1], blocks, (1, start + count), ranges)
-
-    def _token_index(self, tokens: NDArray[np.int64]) -> TokenIndex:
-        first, last = int(tokens[0]), int(tokens[-1])
-        if last - first + 1 == len(tokens) and (np.diff(tokens) == 1).all():
-            return slice(first, last + 1)
-        return self._transfers.one(tokens)
 
     def _to_device(self, blocks: NDArray[np.int32]) -> Tensor:
         return self._transfers.one(blocks.reshape(-1))
