@@ -63,7 +63,7 @@ class Tiny:
         return prepare(str(model_dir), None, self.folder / "prepared")
 
     @staticmethod
-    def driver_of(prepared: Path, **choices: str) -> Driver:
+    def driver_of(prepared: Path, **choices: Any) -> Driver:
         """A shard with room for the longest prompts. `choices` are those of `load`."""
         return Driver(load(prepared=prepared, **choices), num_blocks=4096)
 
