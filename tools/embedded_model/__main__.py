@@ -1,4 +1,5 @@
-"""Commands: `prepare` fetches and draws, `train` runs, `export` writes the checkpoint, `evaluate` asks the server."""
+"""Commands: `prepare` fetches and draws, `train` runs, `export` writes the checkpoint, `evaluate` asks the server,
+`album` shows answers in the README."""
 
 import argparse
 from collections.abc import Callable
@@ -40,6 +41,14 @@ def run_export(arguments: argparse.Namespace) -> None:
     export(arguments.folder, arguments.target or arguments.folder / "checkpoint")
 
 
+def run_album(arguments: argparse.Namespace) -> None:
+    # As for `run_evaluation`.
+    from embedded_model import album
+
+    prepare(arguments.folder, arguments.seed)
+    album.refresh(arguments.folder)
+
+
 def run_evaluation(arguments: argparse.Namespace) -> None:
     # Only this command needs the launcher and the clients of the integration tests.
     from embedded_model import report
@@ -56,6 +65,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": run_training,
     "export": run_export,
     "evaluate": run_evaluation,
+    "album": run_album,
 }
 
 
