@@ -61,7 +61,6 @@ embedded-model: $(EMBEDDED)/packages ## train the model that ships, from public 
 
 embedded-eval: $(VENV)/.installed $(EMBEDDED)/packages ## score the shipped model, or ARGS="--model … --name …", over HTTP
 	$(RECIPE) evaluate $(ARGS)
-	$(RECIPE) album
 
 reference: $(BIN)/python ## what goldens are made with, and nothing else, in .venv
 	$(PIP) install --quiet --require-hashes -r requirements/reference.lock

@@ -1,5 +1,6 @@
 """Commands: `prepare` fetches and draws, `train` runs, `export` writes the checkpoint, `evaluate` asks the server,
-`album` shows answers in the README."""
+`album` shows answers in the README, `keep` stores a run as the beginning of later ones.
+"""
 
 import argparse
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from embedded_model import tokenizer
+from embedded_model import checkpoint, tokenizer
 from embedded_model.art import Art, rasterise
 from embedded_model.encoder import convert
 from embedded_model.fetch import fetch
@@ -63,6 +64,7 @@ def run_evaluation(arguments: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "prepare": lambda arguments: prepare(arguments.folder, arguments.seed),
     "train": run_training,
+    "keep": lambda arguments: checkpoint.keep(arguments.folder),
     "export": run_export,
     "evaluate": run_evaluation,
     "album": run_album,

@@ -22,9 +22,6 @@ LENGTH = 304
 IGNORED = -100
 TEXT_ONLY, SEVERAL = 0.05, 0.12
 FOLLOW_UP, SYSTEM_TURN, EARLIER_TURN = 0.25, 0.12, 0.35
-# Prompts without a chat template, as /generate takes them: a picture, a question, and what people put behind it.
-BARE = 0.15
-BEHIND_BARE = ("", "", "\n", "\n\n", " ")
 SceneOf = Callable[[int], Scene]
 
 
@@ -98,12 +95,11 @@ class RowWriter:
     ) -> Row:
         """A row of questions from `source`, until one does not fit."""
         row = Row(numbers)
-        bare = earlier is None and random.random() < BARE
-        shared = self._image * len(numbers) if bare else self._shared(len(numbers), random, earlier or [])
+        shared = self._shared(len(numbers), random, earlier or [])
         row.add(shared, [IGNORED] * len(shared), 0, 0)
         branch = 0
         while True:
-            ids, labels = self._bare(source, random) if bare else self._branch(source, random)
+            ids, labels = self._branch(source, random)
             if len(row.ids) + len(ids) > LENGTH:
                 return row
             branch += 1
@@ -134,13 +130,6 @@ class RowWriter:
             between = self._ids(f"\n{START}user\n")
             ids += between
             labels += [IGNORED] * len(between)
-
-    def _bare(self, source: Iterator[Exchange], random: Random) -> tuple[list[int], list[int]]:
-        """One question and its answer, and no marks of turns."""
-        exchange = next(source)
-        asked = self._ids(exchange.question + random.choice(BEHIND_BARE))
-        answer = self._ids(exchange.answer) + self._end
-        return asked + answer, [IGNORED] * len(asked) + answer
 
     def _padded(self, row: Row) -> Row:
         """Padding is a branch that nothing else sees."""

@@ -78,6 +78,7 @@ class Run:
         words = tokenizer.load(folder / "tokenizer.json")
         self._image_id = tokenizer.id_of(words, tokenizer.IMAGE)
         self.modules = modules(words).to(device)
+        checkpoint.begin(folder, self.modules)
         self._optimisers = optimisers(self.modules, recipe)
         self.done = checkpoint.resume(self._folder, self.modules, self._optimisers)
 
