@@ -300,6 +300,18 @@ class CheapRecorder(StandInRecorder):
         return super().capture(lambda: None)
 
 
+def test_no_room_for_the_buffers_of_the_largest_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_room = DecodeGraphs._make_room
+
+    def refusing(graphs: DecodeGraphs, size: int) -> None:
+        if size > 2:
+            raise torch.OutOfMemoryError("there is none")
+        make_room(graphs, size)
+
+    monkeypatch.setattr(DecodeGraphs, "_make_room", refusing)
+    assert graphs_of([1, 2, 4, 8]).sizes == [1, 2]
+
+
 def test_a_model_that_asks_the_device_is_served_without(caplog: pytest.LogCaptureFixture) -> None:
     model: Any = TinyModel()
     forward = model.forward

@@ -202,11 +202,6 @@ class DecodeGraphs:
         Raises:
             CannotCapture: not for want of memory.
         """
-        if not self._graphs:
-            self._make_room(size)
-        filled = nothing(self._parts.model.shape.position_axes).filled_up(size, self._parts.zero_block)
-        self._inputs.fill(filled)
-        self._parts.attention.begin_step(filled.layout(self._inputs.of(size).slots_T, self._bounds))
         outcome, graph = self._attempt(size, max_bytes)
         outcome = self._parts.ranks.largest([outcome], self._parts.device)[0]
         if graph is not None and outcome == FITS:
@@ -217,6 +212,7 @@ class DecodeGraphs:
 
     def _attempt(self, size: int, max_bytes: int) -> tuple[int, Replayable | None]:
         try:
+            self._prepare(size)
             graph = self._recorder.capture(lambda: self._compute(size))
         except torch.OutOfMemoryError:
             return TOO_LARGE, None
@@ -224,6 +220,13 @@ class DecodeGraphs:
             log.exception("CUDA graphs: a batch of %d", size)
             return FAILED, None
         return (FITS, graph) if self._recorder.taken_bytes() <= max_bytes else (TOO_LARGE, None)
+
+    def _prepare(self, size: int) -> None:
+        if not self._graphs:
+            self._make_room(size)
+        filled = nothing(self._parts.model.shape.position_axes).filled_up(size, self._parts.zero_block)
+        self._inputs.fill(filled)
+        self._parts.attention.begin_step(filled.layout(self._inputs.of(size).slots_T, self._bounds))
 
     def _tell(self, total: int) -> None:
         if len(self._graphs) % SIZES_A_LINE == 0:
