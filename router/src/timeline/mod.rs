@@ -111,14 +111,19 @@ impl Recorder {
     }
 
     fn keep(&self, span: Span) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.spans.len() < MAX_SPANS {
-            kept.spans.push(span);
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(span, MAX_SPANS);
+    }
+}
+
+impl Kept {
+    fn push(&mut self, span: Span, most: usize) {
+        if self.spans.len() < most {
+            self.spans.push(span);
             return;
         }
-        kept.left_out += 1;
-        if kept.left_out == 1 {
-            tracing::warn!("the trace is full with {MAX_SPANS} spans; nothing more is kept");
+        self.left_out += 1;
+        if self.left_out == 1 {
+            tracing::warn!("the trace is full with {most} spans; nothing more is kept");
         }
     }
 }

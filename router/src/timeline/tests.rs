@@ -100,3 +100,16 @@ fn off_keeps_nothing() {
     timeline.add(Track::Request(1), "request", (now, now), &[]);
     assert!(!timeline.is_on());
 }
+
+#[test]
+fn what_comes_when_it_is_full_is_counted() {
+    let mut kept = Kept::default();
+    for began in 0..5 {
+        kept.push(span(Track::Request(began), "request", began, began), 3);
+    }
+    assert_eq!((kept.spans.len(), kept.left_out), (3, 2));
+    let mut file = Vec::new();
+    write::write(&mut file, &kept.spans, kept.left_out).unwrap();
+    let trace: Value = serde_json::from_slice(&file).unwrap();
+    assert_eq!(trace["otherData"]["spans_left_out"], 2);
+}
