@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import stand_in_flash_attn
 import torch
+from device import DEVICE
 from driver import Driver, Prompt, load
 from test_parity import PROMPTS, text
-from test_triton import CASES, DEVICE, Case, compare
+from test_triton import CASES, Case, compare
 
 from text_generation_server import attention
 from text_generation_server.attention import Row, UnsuitableBackend, choose, flash_attn
@@ -87,7 +88,8 @@ def test_entries_behind_the_last_token_may_hold_anything(version: int) -> None:
     backend = BACKENDS[version](case.shape, torch.zeros(1, 2, 5, 256, 2, 64, dtype=case.dtype, device=DEVICE))
     backend.begin_step(case.layout(np.array([[2, 10**6, -1], [0, 1, 3]])))
     heads_TND = torch.ones(6, 8, 64, dtype=case.dtype, device=DEVICE)
-    assert backend.attend(*heads_TND.split([4, 2, 2], 1), 0).isfinite().all()
+    q_TND, k_TKD, v_TKD = heads_TND.split([4, 2, 2], 1)
+    assert backend.attend(q_TND, k_TKD, v_TKD, 0).isfinite().all()
 
 
 def test_ranges_are_refused_and_not_ignored(version: int) -> None:
