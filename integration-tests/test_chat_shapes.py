@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from harness.calls import OpenStream, chat, image_part, text_part
+from harness.embedded import ANSWER, IMAGE_TOKENS
 from harness.launched import Server
 from harness.pictures import data_uri, drawing, png
 from harness.types import Json
@@ -42,13 +43,13 @@ def test_whole(server: Server, content: JsonList) -> None:
     assert body["created"] > 1_600_000_000
     (choice,) = body["choices"]
     assert (choice["index"], choice["finish_reason"], choice["logprobs"]) == (0, "stop", None)
-    assert choice["message"] == {"role": "assistant", "content": "This is a picture of a red square."}
+    assert choice["message"] == {"role": "assistant", "content": ANSWER}
 
 
 def test_usage_is_exact(server: Server, content: JsonList) -> None:
     usage = chat(server, content, max_tokens=3)["usage"]
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (48, 3, 51)
-    assert usage["prompt_tokens_details"]["image_tokens"] == 36
+    assert usage["prompt_tokens_details"]["image_tokens"] == IMAGE_TOKENS
 
 
 def test_finish_reason_length(server: Server, content: JsonList) -> None:
@@ -65,7 +66,7 @@ def test_chunks(server: Server, content: JsonList) -> None:
     assert len({chunk["id"] for chunk in chunks}) == 1
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
     text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
-    assert text == "This is a picture of a red square."
+    assert text == ANSWER
 
 
 def test_one_chunk_has_the_finish_reason(server: Server, content: JsonList) -> None:

@@ -4,6 +4,7 @@ import openai
 import pytest
 import text_generation
 from harness.calls import image_part, text_part
+from harness.embedded import IMAGE_TOKENS
 from harness.launched import Server
 from harness.pictures import markdown
 from harness.types import Client, Json
@@ -30,7 +31,7 @@ def test_openai_whole(openai_client: Client, question: Json) -> None:
     assert "red square" in reply.choices[0].message.content
     assert reply.choices[0].finish_reason == "stop"
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
-    assert reply.usage.prompt_tokens_details.image_tokens == 36
+    assert reply.usage.prompt_tokens_details.image_tokens == IMAGE_TOKENS
 
 
 def test_openai_stream_equals_whole(openai_client: Client, question: Json) -> None:

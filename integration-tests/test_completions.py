@@ -4,6 +4,7 @@ import json
 
 import pytest
 from harness.calls import answer
+from harness.embedded import IMAGE_TOKENS
 from harness.launched import Server
 from harness.pictures import markdown
 from harness.types import Json
@@ -33,7 +34,7 @@ def test_a_picture_in_the_prompt(server: Server, red_square_uri: str) -> None:
     [choice] = body["choices"]
     assert choice["text"] == answer(server, prompt, max_new_tokens=16).text
     assert (choice["index"], choice["finish_reason"], choice["logprobs"]) == (0, "stop", None)
-    assert body["usage"]["prompt_tokens_details"]["image_tokens"] == 36
+    assert body["usage"]["prompt_tokens_details"]["image_tokens"] == IMAGE_TOKENS
 
 
 def test_choices_come_in_the_order_of_the_prompts(server: Server) -> None:

@@ -14,6 +14,7 @@ import pytest
 import requests
 from harness import launched, pictures, text_model
 from harness.calls import OpenStream, chat, endless, events, generate, image_part, metrics, text_part, user_turn
+from harness.embedded import ANSWER, IMAGE_TOKEN, IMAGE_TOKENS, NO_END
 from harness.goldens import Goldens, PictureCase, picture_cases
 from harness.launched import Server, wait_until
 from harness.picture_host import PictureHost
@@ -22,8 +23,6 @@ from harness.processes import connected_tcp, descendants
 from harness.refusals import mentions, refusal
 from harness.types import Json
 
-ANSWER = "This is a picture of a red square."
-IMAGE_TOKEN = 4
 KEY = "Correct-Horse"
 WITH_KEY = {"authorization": f"Bearer {KEY}"}
 PAYLOAD_LIMIT = 100_000
@@ -37,7 +36,6 @@ COUNT: Json = {
     "$defs": {"two": {"enum": [2]}},
 }
 TOOL: Json = {"type": "function", "function": {"name": "report", "parameters": COUNT}}
-NO_END = {"2": -100}  # a bias that keeps the embedded model from ending
 
 
 @pytest.fixture(scope="module")
@@ -502,7 +500,7 @@ def test_usage_says_what_was_cached_and_what_was_picture(server: Server, seen: l
     """`prompt_tokens_details`, the second time with what did not have to be computed."""
     content = [*seen, text_part(" once more" * 30)]
     first, second = (chat(server, content, max_tokens=1)["usage"] for _ in range(2))
-    assert first["prompt_tokens_details"]["image_tokens"] == 36
+    assert first["prompt_tokens_details"]["image_tokens"] == IMAGE_TOKENS
     assert 0 < second["prompt_tokens_details"]["cached_tokens"] < second["prompt_tokens"] == first["prompt_tokens"]
 
 
@@ -524,7 +522,7 @@ def test_server_timing_has_the_stages(server: Server, inputs: str) -> None:
 def test_tokenize_tells_text_from_picture(server: Server, inputs: str) -> None:
     """Each span has a type."""
     spans = server.post("/tokenize", {"inputs": inputs}).json()
-    assert [span["type"] for span in spans] == ["image"] * 36 + ["text"] * (len(spans) - 36)
+    assert [span["type"] for span in spans] == ["image"] * IMAGE_TOKENS + ["text"] * (len(spans) - IMAGE_TOKENS)
     assert "".join(span["text"] for span in spans if span["type"] == "text") == "What is this a picture of?\n\n"
 
 

@@ -15,12 +15,12 @@ import pytest
 import requests
 from harness import launched
 from harness.calls import OpenStream, chat, endless, events, generate, image_part, metrics, text_part, wait_idle
+from harness.embedded import ANSWER, MAX_POSITIONS
 from harness.launched import Server, wait_until
 from harness.pictures import markdown
 from harness.refusals import refusal
 from harness.types import Json
 
-ANSWER = "This is a picture of a red square."
 ORIGIN = "https://app.example"
 HELLO: Json = {"messages": [{"role": "user", "content": "x"}]}
 SCHEMA: Json = {"type": "object", "properties": {"count": {"enum": [2]}}, "required": ["count"]}
@@ -354,7 +354,7 @@ def test_should_serve_evaluation_tools(server: Server) -> None:
     assert server.get("/tokenizer_info").json()["eos_token"] == "<|im_end|>"
     text = server.post("/tokenize", {"prompt": "What is this?"}).json()
     assert text["count"] == len(text["tokens"])
-    assert text["max_model_len"] == 2048
+    assert text["max_model_len"] == MAX_POSITIONS
     assert server.post("/detokenize", {"tokens": text["tokens"]}).json()["prompt"] == "What is this?"
     ids = [token["id"] for token in server.post("/chat_tokenize", HELLO).json()["tokenize_response"]]
     assert server.post("/tokenize", HELLO).json()["tokens"] == ids

@@ -18,6 +18,7 @@ import pytest
 import requests
 from harness import launched
 from harness.calls import Background, OpenStream, answer, endless, events, generate, metrics, user_turn
+from harness.embedded import ANSWER
 from harness.javascript import Node
 from harness.launched import Server, wait_until
 from harness.picture_host import PictureHost
@@ -27,7 +28,6 @@ from harness.types import Client, Json
 from huggingface_hub import InferenceClient
 
 QUESTION = "What is this a picture of?\n\n"
-ANSWER = "This is a picture of a red square."
 JSON_TOKENS = 100
 PAGE_SCHEMA: Json = {
     "properties": {

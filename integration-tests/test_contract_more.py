@@ -10,12 +10,12 @@ import pytest
 from families import checkpoint
 from harness import launched
 from harness.calls import chat, events, generate, image_part, text_part
+from harness.embedded import ANSWER
 from harness.launched import Server, wait_until
 from harness.pictures import data_uri, drawing, markdown, png
 from harness.refusals import mentions, refusal
 from harness.types import Json
 
-ANSWER = "This is a picture of a red square."
 SCHEMA: Json = {
     "type": "object",
     "properties": {"shape": {"enum": ["circle", "square"]}},

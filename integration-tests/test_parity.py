@@ -6,6 +6,7 @@ the product does not.
 
 import pytest
 from harness.calls import answer, generate, user_turn
+from harness.embedded import IMAGE_TOKENS
 from harness.goldens import MAX_NEW_TOKENS, ChatCase, Goldens, PictureCase, chat_cases, picture_cases
 from harness.launched import Server
 from harness.pictures import data_uri, drawing, markdown, png, sha256
@@ -50,7 +51,7 @@ def test_chat(server: Server, goldens: Goldens, case: ChatCase) -> None:
     assert reply["choices"][0]["message"]["content"] == golden["text"]
     usage = reply["usage"]
     assert (usage["prompt_tokens"], usage["completion_tokens"]) == (golden["prompt_tokens"], len(golden["token_ids"]))
-    assert usage["prompt_tokens_details"]["image_tokens"] == 36 * len(case.pictures())
+    assert usage["prompt_tokens_details"]["image_tokens"] == IMAGE_TOKENS * len(case.pictures())
 
 
 def test_two_pictures_in_one_prompt_keep_their_order(server: Server, red_square_uri: str) -> None:

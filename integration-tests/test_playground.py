@@ -12,6 +12,7 @@ import pytest
 from harness import browser, launched
 from harness.browser import PHONE, Visit
 from harness.calls import chat, image_part, text_part, wait_idle
+from harness.embedded import IMAGE_TOKENS
 from harness.javascript import Node
 from harness.launched import Server
 from harness.pictures import data_uri, drawing, png
@@ -88,7 +89,7 @@ def test_a_dropped_picture_is_answered_about(visit: Open, red_square: bytes) -> 
     _set(one, Temperature="0", Max_tokens="24")
     answer = _ask(one)
     expect(answer.locator(".text")).to_contain_text("red square")
-    expect(answer.locator(".measures")).to_contain_text("36 image")
+    expect(answer.locator(".measures")).to_contain_text(f"{IMAGE_TOKENS} image")
     expect(answer.locator(".measures")).to_contain_text("first token")
     expect(answer.locator(".measures")).to_contain_text("tokens/s")
     answer.get_by_text("Timings").click()

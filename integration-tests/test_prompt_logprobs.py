@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from harness import launched
+from harness.embedded import IMAGE_TOKENS
 from harness.launched import Server
 from harness.pictures import drawing, markdown
 from harness.types import Json
@@ -147,7 +148,7 @@ def test_prefill_lists_every_token_of_a_picture(scoring: Server, red_square_uri:
     body = {"inputs": markdown(red_square_uri) + QUESTION, "parameters": parameters}
     prefill = scoring.post("/generate", body).json()["details"]["prefill"]
     ids = [token["id"] for token in prefill]
-    assert ids.count(model().config.image_token_id) == 36
+    assert ids.count(model().config.image_token_id) == IMAGE_TOKENS
     assert prefill[0]["logprob"] is None and set(prefill[0]) == {"id", "text", "logprob"}
     loader: Any = AutoImageProcessor
     processor = loader.from_pretrained(CHECKPOINT, backend="pil")

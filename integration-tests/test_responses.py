@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from harness.calls import OpenStream, wait_idle
+from harness.embedded import IMAGE_TOKENS
 from harness.launched import Server
 from harness.types import Json, JsonValue
 
@@ -80,7 +81,7 @@ def test_a_picture_is_seen_as_in_a_chat(server: Server, red_square_uri: str) -> 
     assert text(response) == chat_text(server, red_square_uri)
     assert "red square" in text(response)
     usage = response["usage"]
-    assert usage["input_tokens_details"]["image_tokens"] == 36
+    assert usage["input_tokens_details"]["image_tokens"] == IMAGE_TOKENS
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
 
 
@@ -121,7 +122,7 @@ def test_two_turns_with_a_picture_that_a_tool_brought(server: Server, red_square
     brought = [{"type": "input_image", "image_url": red_square_uri}]
     answer = {"type": "function_call_output", "call_id": call["call_id"], "output": brought}
     second = respond(server, [*asked, call, answer, {"role": "user", "content": QUESTION}], tools=[camera])
-    assert second["usage"]["input_tokens_details"]["image_tokens"] == 36
+    assert second["usage"]["input_tokens_details"]["image_tokens"] == IMAGE_TOKENS
     assert second["output"]
     third = respond(server, [*asked, call, answer, *second["output"], {"role": "user", "content": QUESTION}])
     assert third["usage"]["input_tokens"] > 0

@@ -2,6 +2,7 @@
 
 import pytest
 from harness.calls import chat, generate, metrics
+from harness.embedded import IMAGE_TOKEN, IMAGE_TOKENS
 from harness.launched import Server
 from harness.pictures import markdown
 from harness.types import Json
@@ -132,8 +133,8 @@ def test_tokenize_text(server: Server) -> None:
 
 def test_tokenize_image(server: Server, red_square_uri: str) -> None:
     tokens = server.post("/tokenize", {"inputs": f"{markdown(red_square_uri)}What?"}).json()
-    assert [token["id"] for token in tokens[:36]] == [4] * 36
-    assert "".join(token["text"] for token in tokens[36:]) == "What?"
+    assert [token["id"] for token in tokens[:IMAGE_TOKENS]] == [IMAGE_TOKEN] * IMAGE_TOKENS
+    assert "".join(token["text"] for token in tokens[IMAGE_TOKENS:]) == "What?"
 
 
 def test_timing_headers(server: Server, red_square_uri: str) -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from harness.calls import image_part, text_part
+from harness.embedded import IMAGE_TOKENS
 from harness.launched import Server
 from harness.types import Json
 
@@ -84,7 +85,7 @@ def test_an_answer_about_a_picture_that_a_tool_brought(server: Server, red_squar
     ]
     reply = server.post("/v1/chat/completions", {"messages": history, "max_tokens": 24, "temperature": 0})
     assert reply.status_code == 200, reply.text
-    assert reply.json()["usage"]["prompt_tokens_details"]["image_tokens"] == 36
+    assert reply.json()["usage"]["prompt_tokens_details"]["image_tokens"] == IMAGE_TOKENS
     assert reply.json()["choices"][0]["message"]["content"]
 
 

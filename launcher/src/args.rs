@@ -97,7 +97,7 @@ pub struct ShardArgs {
     #[arg(long, env = "DEVICE", value_parser = ["auto", "cpu", "cuda"])]
     pub device: Option<String>,
 
-    /// Attention backend: torch, triton, … [default: the fastest that this machine can run].
+    /// Attention backend: torch, triton, flash_attn [default: triton on a GPU, else torch].
     #[arg(long, env = "ATTENTION")]
     pub attention: Option<String>,
 
@@ -108,6 +108,11 @@ pub struct ShardArgs {
     /// Share of a GPU's memory that a shard may take.
     #[arg(long, env = "CUDA_MEMORY_FRACTION", value_parser = fraction)]
     pub cuda_memory_fraction: Option<f32>,
+
+    /// Batch sizes of decode steps that are captured as CUDA graphs, with commas between; 0 captures none
+    /// [default: 1, 2, 4, 8 and so on in steps of 8].
+    #[arg(long, env = "CUDA_GRAPHS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(..=65536))]
+    pub cuda_graphs: Option<Vec<u32>>,
 
     /// Megabytes for keys and values where the model runs on a CPU.
     #[arg(long, env = "CPU_KV_CACHE_MB", value_parser = clap::value_parser!(u32).range(1..))]

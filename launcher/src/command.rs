@@ -111,6 +111,8 @@ fn fair_share(world_size: u32) -> Option<u32> {
 
 fn shard_options(args: &LauncherArgs) -> Vec<String> {
     let fraction = args.shards.cuda_memory_fraction.map(|share| share.to_string());
+    let sizes = args.shards.cuda_graphs.as_ref().map(|sizes| sizes.iter().map(u32::to_string).collect::<Vec<_>>());
+    let sizes = sizes.map(|sizes| sizes.join(","));
     let cache = args.shards.cpu_kv_cache_mb.map(|megabytes| megabytes.to_string());
     let [gamma, delta] =
         [args.shards.watermark_gamma, args.shards.watermark_delta].map(|value| value.map(|value| value.to_string()));
@@ -119,6 +121,7 @@ fn shard_options(args: &LauncherArgs) -> Vec<String> {
         ("--device", args.shards.device.as_deref()),
         ("--attention", args.shards.attention()),
         ("--cuda-memory-fraction", fraction.as_deref()),
+        ("--cuda-graphs", sizes.as_deref()),
         ("--cpu-kv-cache-mb", cache.as_deref()),
         ("--watermark-gamma", gamma.as_deref()),
         ("--watermark-delta", delta.as_deref()),
@@ -173,6 +176,8 @@ mod tests {
             "3",
             "--watermark-gamma",
             "0.25",
+            "--cuda-graphs",
+            "1,2",
         ];
         let told = arguments(&program(&flags).serve(seat()));
         let parent = std::process::id();
@@ -180,7 +185,7 @@ mod tests {
             told,
             format!(
                 "serve --json-output --parent-pid {parent} --prepared /cache/prepared.json --socket /run/shards/1 --rank 1 \
-                 --world-size 2 --master-port 29511 --log-level warning --dtype bfloat16 --device cpu --attention torch --watermark-gamma 0.25 --num-threads 3"
+                 --world-size 2 --master-port 29511 --log-level warning --dtype bfloat16 --device cpu --attention torch --cuda-graphs 1,2 --watermark-gamma 0.25 --num-threads 3"
             )
         );
     }

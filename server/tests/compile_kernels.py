@@ -33,8 +33,9 @@ def variants() -> Iterator[tuple[Any, dict[str, Any], str]]:
         width = triton.next_power_of_2(head_dim)
         heads = {"NUM_HEADS": 8, "NUM_KV_HEADS": 2, "SIZE_H": 8, "SIZE_E": width // 2, "ROTATE": True}
         yield store_kernel, {"HEAD_DIM": head_dim} | heads, dtype
-        yield join_kernel, {"HEAD_DIM": head_dim, "SIZE_D": width, "SPLITS": 5, "SIZE_S": 8}, dtype
+        yield join_kernel, {"HEAD_DIM": head_dim, "SIZE_D": width, "SPLITS": 8}, dtype
         shared = {"GROUP": 4, "HEAD_DIM": head_dim, "BLOCK_SIZE": 16, "SIZE_L": 64, "SIZE_D": width, "WIDEN": False}
+        shared["MIN_TURNS"] = 4
         plain = {"SOFTCAP": False, "RANGES": False, "RANGES_FIRST": False}
         everything = {"SOFTCAP": True, "RANGES": True, "RANGES_FIRST": head_dim == 256}
         yield attend_kernel, shared | plain | {"SIZE_M": 16, "TOKENS": 1, "SPLITS": 8}, dtype

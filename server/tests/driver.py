@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,9 +35,10 @@ from text_generation_server.plan import (
 from text_generation_server.shard import Shard
 
 PREPARED = Path(text_generation_server.__file__).parent / "embedded" / "prepared.json"
-VIEW = ViewSize(192, 192)
-IMAGE_TOKENS = 36
-IMAGE_TOKEN = 4
+FACTS = json.loads(PREPARED.read_text(encoding="utf-8"))
+VIEW = ViewSize(**FACTS["processor"]["size"])
+IMAGE_TOKENS: int = FACTS["config"]["image_seq_length"]
+IMAGE_TOKEN: int = FACTS["config"]["image_token_index"]
 GREEDY = Sampling()
 
 
@@ -81,7 +83,9 @@ def load(
     shard = Shard(config, PreparedModel.read(prepared))
     # On a CPU an image of the largest size would only fill caches, and each model has another one.
     large = {"max_step_tokens": 8192, "max_sequence_tokens": 2048, "max_blocks": 4096}
-    shard.warm_up(warm_up() if prepared == PREPARED else replace(warm_up(**large), largest_image=None))
+    block_size = shard.backend.supported_block_sizes[0]
+    request = warm_up(block_size=block_size, **({} if prepared == PREPARED else large))
+    shard.warm_up(request if prepared == PREPARED else replace(request, largest_image=None))
     return shard
 
 

@@ -167,26 +167,23 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
     [
         (GPU, 128, "triton", "suit the device"),
         (GPU, 288, "torch", "head widths up to 256, not 288"),
-        (CPU, 128, "torch", "need a GPU"),
+        (CPU, 128, "torch", "there is no GPU"),
     ],
 )
-def test_auto_says_what_it_chose_and_why(
-    monkeypatch: pytest.MonkeyPatch, device: torch.device, head_dim: int, name: str, reason: str
-) -> None:
-    monkeypatch.setattr("triton.knobs.runtime.interpret", False)
-    chosen = choose("auto", device, replace(shape_of((2, 2), None, None), head_dim=head_dim))
+def test_auto_says_what_it_chose_and_why(device: torch.device, head_dim: int, name: str, reason: str) -> None:
+    chosen = choose("auto", device, torch.float32, replace(shape_of((2, 2), None, None), head_dim=head_dim))
     assert (chosen.name, reason in chosen.reason) == (name, True)
 
 
 def test_a_backend_that_was_asked_for_is_used_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("triton.knobs.runtime.interpret", False)
     shape = shape_of((2, 2), None, None)
-    assert choose("torch", GPU, shape).load() is TorchAttention
-    assert choose("triton", GPU, shape).name == "triton"
-    with pytest.raises(UnsuitableBackend, match="need a GPU"):
-        choose("triton", CPU, shape)
+    assert choose("torch", GPU, torch.float32, shape).load() is TorchAttention
+    assert choose("triton", GPU, torch.float32, shape).name == "triton"
+    with pytest.raises(UnsuitableBackend, match="no GPU"):
+        choose("triton", CPU, torch.float32, shape)
 
 
 def test_an_unknown_backend_names_the_known() -> None:
-    with pytest.raises(UnknownBackend, match="there is torch, triton"):
-        choose("nonesuch", CPU, shape_of((2, 2), None, None))
+    with pytest.raises(UnknownBackend, match="there is auto, flash_attn, torch, triton"):
+        choose("nonesuch", CPU, torch.float32, shape_of((2, 2), None, None))

@@ -68,6 +68,12 @@ def test_every_model_with_images_is_a_family() -> None:
     assert not set(WITHOUT_A_FILE) & set(MODELS)
 
 
+def test_ranges_are_known_before_they_come(driver: Driver, prompts: list[Prompt]) -> None:
+    """Not every attention backend can mask them, and which one serves a model is decided when it is loaded."""
+    has_ranges = driver.shard.model.shape.attention.has_ranges
+    assert has_ranges == any(length > 1 for prompt in prompts for _, length in prompt.both_ways)
+
+
 def test_image_embeddings(tiny: Tiny, driver: Driver, prompts: list[Prompt]) -> None:
     images = {key: image for prompt in prompts for key, image in prompt.images.items()}
     for image in images.values():

@@ -166,6 +166,40 @@ def test_company_changes_nothing(driver: Driver, sampling: Sampling) -> None:
     assert together[1] == together[4]
 
 
+@pytest.mark.parametrize("few", [0, 1, 100])
+def test_who_computes_masks_changes_nothing(driver: Driver, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    wanted = [(Sampling(), SCHEMA), (DRAWN, REGEX), (Sampling(raw_logprobs=True), SCHEMA), (DRAWN, LARK)]
+    usual = generate(driver, wanted, 24)
+    handed_over = 0
+    plain = guided.Guide.hand_over
+
+    def counted(guide: guided.Guide) -> None:
+        nonlocal handed_over
+        handed_over += 1
+        plain(guide)
+
+    monkeypatch.setattr(guided.Guide, "hand_over", counted)
+    monkeypatch.setattr(guided, "FEW", few)
+    assert generate(driver, wanted, 24) == usual
+    assert (handed_over > 0) == (few < len(wanted))
+
+
+def test_a_matcher_that_raises_loses_its_grammar(grammars: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
+    guides = GuidedSlots(grammars)
+    guides.learn(0, REGEX)
+    assert guides.allowed(ints([0]), ints([0])) is not None
+    (token,) = tokenizer().tokenize_str("1")
+    guides.accept(ints([0]), ints([0]), ints([token]), np.array([True]))
+
+    def broken(*_: object) -> guided.Start:
+        raise ValueError("no")
+
+    monkeypatch.setattr(guided, "_advance", broken)
+    allowed = guides.allowed(ints([0]), ints([1]))
+    assert allowed is not None
+    assert allowed.lost_G.tolist() == [True]
+
+
 def test_a_lost_grammar_fails_its_sequence_alone(driver: Driver) -> None:
     for sequence, grammar in ((1, HOPELESS), (2, SCHEMA), (3, None)):
         driver.learn(sequence, PROMPT, grammar=grammar)
@@ -232,7 +266,9 @@ def hostile() -> list[Grammar]:
 
 @pytest.mark.parametrize("grammar", hostile())
 def test_fuel_ends_every_mask_long_before_a_step_gives_up(grammars: Grammars, grammar: Grammar) -> None:
-    at = grammars.begin(grammar, False, None)._work.result(10)
+    work = grammars.begin(grammar, False, None)._work
+    assert work is not None
+    at = work.result(10)
     assert at.matcher is not None
     worst = 0.0
     for letter in "q" * (grammar.kind == GrammarKind.LARK) + "abaababbabaababbab" * 6:

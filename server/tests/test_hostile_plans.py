@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from driver import GREEDY, IMAGE_TOKENS, Driver, Prompt, Row, SpanEntry, image, ints, key, rows_of, warm_up
+from driver import GREEDY, IMAGE_TOKEN, IMAGE_TOKENS, Driver, Prompt, Row, SpanEntry, image, ints, key, rows_of, warm_up
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +44,7 @@ def prefill(sequence: int, block: int, token_ids: list[int] = PROMPT) -> Row:
 
 
 def beside(shard: Shard, bad: Row) -> StepResult:
-    """Runs one bad row between two good ones, with an image of 36 tokens encoded."""
+    """Runs one bad row between two good ones, with an image encoded."""
     shard.images.put(image(1))
     rows = rows_of([prefill(GOOD, 3), bad, prefill(GOOD + 10, 4)])
     sequences = [new(GOOD), new(BAD), new(GOOD + 10)]
@@ -57,7 +57,7 @@ def wanted(shard: Shard) -> int:
     return Driver(shard).generate([Prompt(PROMPT)], 1)[0][0]
 
 
-IMAGE = [4] * IMAGE_TOKENS
+IMAGE = [IMAGE_TOKEN] * IMAGE_TOKENS
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ IMAGE = [4] * IMAGE_TOKENS
         (Row(BAD, 510, PROMPT, list(range(6, 6 + 33)), reset=True), FailureKind.REJECTED),
         (Row(BAD, 0, None, [5], reset=True), FailureKind.REJECTED),
         (Row(GOOD, 0, PROMPT, [5], reset=True), FailureKind.REJECTED),
-        (Row(BAD, 0, IMAGE, [5, 6, 7], spans=[SpanEntry(0, 36, 0, key(9))]), FailureKind.REJECTED),
-        (Row(BAD, 0, IMAGE, [5, 6, 7], spans=[SpanEntry(1, 36, 0, key(1))]), FailureKind.REJECTED),
-        (Row(BAD, 0, IMAGE, [5, 6, 7], spans=[SpanEntry(0, 36, 1, key(1))]), FailureKind.IMAGE),
+        (Row(BAD, 0, IMAGE, [5, 6, 7], spans=[SpanEntry(0, IMAGE_TOKENS, 0, key(9))]), FailureKind.REJECTED),
+        (Row(BAD, 0, IMAGE, [5, 6, 7], spans=[SpanEntry(1, IMAGE_TOKENS, 0, key(1))]), FailureKind.REJECTED),
+        (Row(BAD, 0, IMAGE, [5, 6, 7], spans=[SpanEntry(0, IMAGE_TOKENS, 1, key(1))]), FailureKind.IMAGE),
         (Row(BAD, 0, IMAGE, [5, 6, 7], spans=[SpanEntry(0, 2, HUGE, key(1))]), FailureKind.IMAGE),
         (Row(BAD, 0, IMAGE, [5, 6, 7], spans=[SpanEntry(HUGE, 1, 0, key(1))]), FailureKind.REJECTED),
         (Row(BAD, 0, PROMPT, [5], reset=True, both_ways=[(1, 4)]), FailureKind.REJECTED),
@@ -162,18 +162,18 @@ def test_a_failed_sequence_stays_failed_until_it_is_forgotten(shard: Shard) -> N
 
 
 def test_an_image_with_another_number_of_tokens(shard: Shard) -> None:
-    shard.images.put(image(1, num_tokens=35))
-    row = Row(BAD, 0, [4] * 35, [5, 6, 7], spans=[SpanEntry(0, 35, 0, key(1))])
+    shard.images.put(image(1, num_tokens=IMAGE_TOKENS - 1))
+    row = Row(BAD, 0, IMAGE[1:], [5, 6, 7], spans=[SpanEntry(0, len(IMAGE) - 1, 0, key(1))])
     rows = rows_of([row, prefill(GOOD, 3)])
     result = shard.step(plan(rows, new_sequences=[new(GOOD), new(BAD)], encode_images=[EncodeImage(key(1), 0)]))
     ((sequence, failure),) = result.failures
     assert (sequence, failure.kind) == (BAD, FailureKind.IMAGE)
-    assert "35" in failure.message and "36" in failure.message
+    assert str(IMAGE_TOKENS - 1) in failure.message and str(IMAGE_TOKENS) in failure.message
     assert result.sampled.sequences == [GOOD]
 
 
 def test_pixels_that_never_came(shard: Shard) -> None:
-    row = Row(BAD, 0, IMAGE, [5, 6, 7], spans=[SpanEntry(0, 36, 0, key(8))])
+    row = Row(BAD, 0, IMAGE, [5, 6, 7], spans=[SpanEntry(0, IMAGE_TOKENS, 0, key(8))])
     request = EncodeImage(key(8), 0)
     result = shard.step(plan(rows_of([row]), new_sequences=[new(BAD)], encode_images=[request]))
     assert [(sequence, failure.kind) for sequence, failure in result.failures] == [(BAD, FailureKind.REJECTED)]

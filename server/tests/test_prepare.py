@@ -200,7 +200,7 @@ def test_processor_settings_have_their_defaults(model_dir: Path) -> None:
     settings = model_facts.processor_settings(model_dir)
     assert settings["do_convert_rgb"] is True
     assert settings["rescale_factor"] == pytest.approx(1 / 255)
-    assert settings["size"] == {"height": 192, "width": 192}
+    assert settings["size"] == read(model_dir / "preprocessor_config.json")["size"]
 
 
 def test_settings_of_an_unknown_class_are_taken_as_written(model_dir: Path) -> None:

@@ -80,6 +80,7 @@ def test_ends_on_sigterm(served: Process) -> None:
         (["--prepared", str(PREPARED), "--rank", "2"], "rank 2 is outside world size 1"),
         (["--prepared", str(PREPARED), "--parent-pid", "1"], "the parent 1 is gone"),
         (["--prepared", str(PREPARED), "--cuda-memory-fraction", "2"], "memory fraction 2.0"),
+        (["--prepared", str(PREPARED), "--cuda-graphs", "1,70000"], "a batch size to capture is outside 1 to 65536"),
         (["--prepared", str(PREPARED), "--attention", "nonesuch"], "attention backend nonesuch"),
     ],
 )

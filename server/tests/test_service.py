@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 import pytest
 import torch
-from driver import IMAGE_TOKEN, IMAGE_TOKENS, VIEW, Driver, Prompt, key, picture, warm_up
+from driver import FACTS, IMAGE_TOKEN, IMAGE_TOKENS, VIEW, Driver, Prompt, key, picture, warm_up
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from torch import Tensor
 
@@ -25,6 +25,7 @@ from text_generation_server.shard import Shard
 
 PROMPT = [10, 11, 12, 13, 14]
 LONG_S = 20.0
+TEXT = FACTS["config"]["text_config"]
 
 
 @pytest.fixture
@@ -108,8 +109,10 @@ def code_of(error: pytest.ExceptionInfo[grpc.RpcError]) -> grpc.StatusCode:
 
 def test_info(stub: shard_pb2_grpc.ShardStub) -> None:
     info = stub.GetInfo(pb.GetInfoRequest())
-    assert (info.model_type, info.dtype, info.device, info.vocab_size) == ("fast_vlm", "float32", "cpu", 2304)
-    assert (info.supported_block_sizes[0], info.embedding_width, info.max_positions) == (16, 192, 2048)
+    assert (info.model_type, info.dtype, info.device) == ("fast_vlm", "float32", "cpu")
+    assert info.vocab_size == TEXT["vocab_size"]
+    assert (info.supported_block_sizes[0], info.embedding_width) == (16, TEXT["hidden_size"])
+    assert info.max_positions == TEXT["max_position_embeddings"]
     assert info.takes_images and info.position_axes == 1 and info.world_size == 1
 
 

@@ -18,7 +18,7 @@ from device import DEVICE
 from layouts import lay_out
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionShape, StepLayout
+from text_generation_server.attention.base import AttentionBackend, AttentionShape, StepLayout
 from text_generation_server.attention.torch import TorchAttention
 from text_generation_server.attention.triton import TritonAttention
 from text_generation_server.plan import Ints
@@ -49,6 +49,7 @@ class Case:
             scale=self.head_dim**-0.5,
             windows=(self.window,),
             softcap=self.softcap,
+            has_ranges=self.ranges is not None,
             ranges_ignore_windows=self.ranges_ignore_windows,
         )
 
@@ -124,7 +125,7 @@ def test_random_steps_equal_torch(seed: int) -> None:
     )
 
 
-def compare(case: Case, seed: int) -> None:
+def compare(case: Case, seed: int, backend: type[AttentionBackend] = TritonAttention) -> None:
     """Outputs and caches, of heads that are rotated already and of heads that are not."""
     generator = torch.Generator().manual_seed(seed)
     counts, starts = np.array(case.rows).T
@@ -141,16 +142,14 @@ def compare(case: Case, seed: int) -> None:
     heads_TND = torch.randn(num_tokens, case.heads[0] + 2 * case.heads[1], case.head_dim, generator=generator)
     angles = torch.rand(num_tokens, 1, case.head_dim, generator=generator) * 7
     for table in (None, torch.stack((angles.cos(), angles.sin()), 1)):
-        found, wanted = (
-            outputs(backend, case, (cache, heads_TND, table), tables) for backend in (TritonAttention, TorchAttention)
-        )
+        found, wanted = (outputs(one, case, (cache, heads_TND, table), tables) for one in (backend, TorchAttention))
         tolerance = TOLERANCES[case.dtype]
         for one, other in zip(found, wanted, strict=True):
             torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
 
 
 def outputs(
-    backend: type[TritonAttention] | type[TorchAttention],
+    backend: type[AttentionBackend],
     case: Case,
     tensors: tuple[Tensor, Tensor, Tensor | None],
     tables: Ints,

@@ -44,7 +44,7 @@ def texts(settings: list[Sampling], length: int, config: WatermarkConfig | None 
         sampler.learn(slot, sampling, ints([]))
     written = [[FIRST] for _ in settings]
     for position in range(length):
-        before_S = torch.tensor([text[-1] for text in written])
+        before_S = ints([text[-1] for text in written])
         scores_SV = torch.stack([model(position * VOCABULARY + text[-1]) for text in written])
         places = (np.arange(len(settings)), np.full(len(settings), position))
         choice = sampler.sample(scores_SV, *places, before_S=before_S)
@@ -88,7 +88,7 @@ def test_log_probabilities_tell_of_it_unless_they_are_raw() -> None:
     raised_V = scores_V + 2.0 * green_list(FIRST, VOCABULARY, 0.5)
     sampler.learn(0, MARKED, ints([]))
     sampler.learn(1, replace(MARKED, raw_logprobs=True), ints([]))
-    before = torch.tensor([FIRST, FIRST])
+    before = ints([FIRST, FIRST])
     choice = sampler.sample(torch.stack([scores_V, scores_V]), ints([0, 1]), ints([0, 0]), before_S=before)
     best = int(raised_V.argmax())
     assert choice.token_ids.tolist() == [best, best]

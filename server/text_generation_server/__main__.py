@@ -132,6 +132,7 @@ def _config(flags: argparse.Namespace) -> ShardConfig:
         kv_cache_blocks=flags.kv_cache_blocks,
         num_threads=flags.num_threads,
         watermark=WatermarkConfig(gamma=flags.watermark_gamma, delta=flags.watermark_delta),
+        cuda_graphs=flags.cuda_graphs,
     )
 
 
@@ -153,6 +154,8 @@ def _add_serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--attention", default="auto", help="attention backend")
     parser.add_argument("--cuda-memory-fraction", type=float, default=0.9, help="of the GPU, weights included")
+    sizes = "batch sizes to capture as CUDA graphs, with commas between; 0: none"
+    parser.add_argument("--cuda-graphs", type=_sizes, metavar="SIZES", help=sizes)
     parser.add_argument("--cpu-kv-cache-mb", type=int, default=CPU_KV_CACHE_BYTES >> 20, help="KV cache on a CPU")
     parser.add_argument("--kv-cache-blocks", type=int, default=0, help="KV blocks at most; 0: what memory allows")
     parser.add_argument("--num-threads", type=int, default=0, help="compute threads on a CPU; 0: torch decides")
@@ -162,6 +165,11 @@ def _add_serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parent-pid", type=int, help="end when this process, the parent, ends")
     parser.add_argument("--json-output", action="store_true", help="log lines as JSON")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    """A zero says none, as in TGI, and says nothing beside others."""
+    return tuple(size for size in map(int, text.split(",")) if size != 0)
 
 
 if __name__ == "__main__":

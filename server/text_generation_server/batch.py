@@ -1,19 +1,18 @@
-"""Turns a plan into the tensors of one step, and turns away rows that ask for something out of range.
+"""Turns a plan into the numbers of one step, and turns away rows that ask for something out of range.
 
-Nothing is computed here, and nothing of a refused row reaches the device.
+Nothing is computed here, and nothing reaches the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from text_generation_server.attention.base import StepLayout
+from text_generation_server.attention.base import Bounds, StepLayout
 from text_generation_server.merge import Span
 from text_generation_server.plan import Failure, FailureKind, Ints, RowFlag, Rows
 from text_generation_server.scoring import ScoredRow
@@ -37,23 +36,88 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One step on the device. `sampled_*` describe the tokens that come from the last sampling."""
+    """One step. Everything but the images of spans is on the host."""
 
-    token_ids_T: Tensor
-    positions_AT: Tensor
-    layout: StepLayout
+    token_ids_T: Ints
+    positions_AT: Ints
+    slots_T: Ints
+    num_tokens_R: Ints
+    starts_R: Ints
+    blocks_RB: NDArray[np.int32]
+    both_ways: Mapping[int, Sequence[tuple[int, int]]]
     spans: list[Span]
-    new_blocks: Tensor | None
-    reused_tokens: Tensor | None
-    """Which tokens are the last sampled ones, None when there is none."""
-    reused_slots: Tensor | None
+    new_blocks: Ints
+    reused_tokens: Ints
+    """Which tokens are the last sampled ones."""
+    reused_slots: Ints
     sample_sequences: list[int]
     sample_slots: Ints
-    sample_tokens: Tensor
+    sample_tokens: Ints
     """Which tokens are sampled after."""
     sample_positions: Ints
     """How many tokens each sampled sequence has: the position its new token takes."""
     scored: list[ScoredRow]
+
+    @property
+    def only_decodes(self) -> bool:
+        """Whether every row computes one token of text, samples behind it, and asks for nothing else."""
+        num_rows = len(self.num_tokens_R)
+        one_each = len(self.token_ids_T) == num_rows == len(self.sample_sequences)
+        return one_each and not (self.spans or self.both_ways or self.scored)
+
+    def layout(self, slots_T: Tensor, captured: Bounds | None = None) -> StepLayout:
+        """What attention is told. `slots_T` are ours, on the device."""
+        return StepLayout(
+            num_tokens_R=self.num_tokens_R,
+            starts_R=self.starts_R,
+            blocks_RB=self.blocks_RB,
+            slots_T=slots_T,
+            both_ways=self.both_ways,
+            captured=captured,
+        )
+
+    def filled_up(self, num_rows: int, zero_block: int) -> Batch:
+        """With rows behind that compute on zeros and leave nothing: they own the zero block and have no slot.
+
+        Only for a step that `only_decodes`. The new rows are not sampled.
+        """
+        count = num_rows - len(self.num_tokens_R)
+        if not count:
+            return self
+        ones, zeros = np.ones(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+        blocks = np.full((count, self.blocks_RB.shape[1]), zero_block, dtype=np.int32)
+        return replace(
+            self,
+            token_ids_T=np.concatenate((self.token_ids_T, zeros)),
+            positions_AT=np.concatenate((self.positions_AT, np.tile(zeros, (len(self.positions_AT), 1))), axis=1),
+            slots_T=np.concatenate((self.slots_T, -ones)),
+            num_tokens_R=np.concatenate((self.num_tokens_R, ones)),
+            starts_R=np.concatenate((self.starts_R, zeros)),
+            blocks_RB=np.concatenate((self.blocks_RB, blocks)),
+        )
+
+
+def nothing(position_axes: int) -> Batch:
+    """A step without rows, to be filled up."""
+    none = np.empty(0, dtype=np.int64)
+    return Batch(
+        token_ids_T=none,
+        positions_AT=np.empty((position_axes, 0), dtype=np.int64),
+        slots_T=none,
+        num_tokens_R=none,
+        starts_R=none,
+        blocks_RB=np.empty((0, 1), dtype=np.int32),
+        both_ways={},
+        spans=[],
+        new_blocks=none,
+        reused_tokens=none,
+        reused_slots=none,
+        sample_sequences=[],
+        sample_slots=none,
+        sample_tokens=none,
+        sample_positions=none,
+        scored=[],
+    )
 
 
 @dataclass(frozen=True)
@@ -65,7 +129,7 @@ class Packed:
     failures: list[tuple[int, Failure]]
 
 
-def pack(rows: Rows, table: SequenceTable, find_image: FindImage, limits: Limits, device: torch.device) -> Packed:
+def pack(rows: Rows, table: SequenceTable, find_image: FindImage, limits: Limits) -> Packed:
     """Checks, updates the block tables, lays out. Refused sequences are remembered in the table as failed."""
     failures: list[tuple[int, Failure]] = []
     for check in (_unusable, _out_of_range, _misplaced_ranges, _without_image):
@@ -77,7 +141,7 @@ def pack(rows: Rows, table: SequenceTable, find_image: FindImage, limits: Limits
         table.failures.setdefault(sequence, failure)
     if not rows.sequences:
         return Packed(None, [], failures)
-    return Packed(_lay_out(rows, table, find_image, limits, device), rows.sequences, failures)
+    return Packed(_lay_out(rows, table, find_image, limits), rows.sequences, failures)
 
 
 Found = dict[int, Failure]
@@ -177,7 +241,7 @@ def _rejected(message: str) -> Failure:
     return Failure(FailureKind.REJECTED, message)
 
 
-def _lay_out(rows: Rows, table: SequenceTable, find_image: FindImage, limits: Limits, device: torch.device) -> Batch:
+def _lay_out(rows: Rows, table: SequenceTable, find_image: FindImage, limits: Limits) -> Batch:
     slots_R = table.slots_of(rows.sequences)
     new_blocks = _update_tables(rows, table, slots_R, limits.block_size)
     blocks_RB = table.blocks[slots_R, : int(table.num_blocks[slots_R].max())]
@@ -186,22 +250,20 @@ def _lay_out(rows: Rows, table: SequenceTable, find_image: FindImage, limits: Li
     reused_R = np.flatnonzero(rows.any_flag(RowFlag.USE_SAMPLED_TOKEN))
     sampled_R = np.flatnonzero(rows.any_flag(RowFlag.SAMPLE))
     return Batch(
-        token_ids_T=_to(device, rows.token_ids_T),
-        positions_AT=_to(device, _positions(rows, positions_T, limits.position_axes)),
-        layout=StepLayout(
-            num_tokens_R=rows.num_tokens_R,
-            starts_R=rows.starts_R,
-            blocks_RB=blocks_RB,
-            slots_T=_to(device, _slots(rows, blocks_RB, positions_T, limits.block_size)),
-            both_ways=_ranges_by_row(rows),
-        ),
+        token_ids_T=rows.token_ids_T,
+        positions_AT=_positions(rows, positions_T, limits.position_axes),
+        slots_T=_slots(rows, blocks_RB, positions_T, limits.block_size),
+        num_tokens_R=rows.num_tokens_R,
+        starts_R=rows.starts_R,
+        blocks_RB=blocks_RB,
+        both_ways=_ranges_by_row(rows),
         spans=_spans(rows, ends_R, find_image),
-        new_blocks=_to(device, new_blocks) if len(new_blocks) else None,
-        reused_tokens=_to(device, ends_R[reused_R] - 1) if len(reused_R) else None,
-        reused_slots=_to(device, slots_R[reused_R]) if len(reused_R) else None,
+        new_blocks=new_blocks,
+        reused_tokens=ends_R[reused_R] - 1,
+        reused_slots=slots_R[reused_R],
         sample_sequences=[rows.sequences[row] for row in sampled_R.tolist()],
         sample_slots=slots_R[sampled_R],
-        sample_tokens=_to(device, ends_R[sampled_R] - 1),
+        sample_tokens=ends_R[sampled_R] - 1,
         sample_positions=(rows.starts_R + rows.num_tokens_R)[sampled_R],
         scored=_scored(rows, slots_R, ends_R),
     )
@@ -269,7 +331,3 @@ def _spans(rows: Rows, ends_R: Ints, find_image: FindImage) -> list[Span]:
             start = int(ends_R[row] - rows.num_tokens_R[row]) + offset
             spans.append(Span(start, length, image, image_offset))
     return spans
-
-
-def _to(device: torch.device, numbers: Ints) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(numbers)).to(device)

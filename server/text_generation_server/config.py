@@ -21,6 +21,10 @@ MAX_WATERMARK_DELTA = 100.0
 """More would leave nothing of the model's own choice."""
 
 
+MAX_CAPTURED_ROWS = 1 << 16
+"""Rows of a step that may be captured."""
+
+
 class ConfigError(Exception):
     """The flags or the prepared model ask for something this shard cannot do."""
 
@@ -59,8 +63,12 @@ class ShardConfig:
     num_threads: int = 0
     max_upload_bytes: int = MAX_UPLOAD_BYTES
     watermark: WatermarkConfig = WatermarkConfig()
+    cuda_graphs: tuple[int, ...] | None = None
+    """Batch sizes of decode steps to capture; empty: none; None: a ladder of our choice."""
 
     def __post_init__(self) -> None:
+        if any(not 0 < size <= MAX_CAPTURED_ROWS for size in self.cuda_graphs or ()):
+            raise ConfigError(f"a batch size to capture is outside 1 to {MAX_CAPTURED_ROWS}")
         if not 0 <= self.rank < self.world_size:
             raise ConfigError(f"rank {self.rank} is outside world size {self.world_size}")
         if not 0.0 < self.cuda_memory_fraction <= 1.0:

@@ -1,6 +1,7 @@
 """The collectives a rank needs, and nothing at all when it is alone.
 
-A world of one has no process group: every method returns its argument.
+A world of one has no process group: every method returns its argument. What models use, `sum` and `concatenate`, asks
+the host for nothing and can be captured.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from text_generation_server.one_shot import OneShot, meet
 
 COLLECTIVE_TIMEOUT = timedelta(seconds=30)
 """A lost rank must not hang the others longer than this."""
@@ -22,14 +25,18 @@ class RanksApart(Exception):
 class Ranks:
     """This rank's place among the ranks, and how they talk."""
 
-    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, rank: int = 0, world_size: int = 1, one_shot: OneShot | None = None) -> None:
         self.rank = rank
         self.world_size = world_size
+        self._one_shot = one_shot
 
     def sum(self, partial: Tensor) -> Tensor:
-        """Adds up every rank's tensor, in place."""
-        if self.world_size > 1:
-            dist.all_reduce(partial)
+        """Adds up every rank's tensor, in place or not: what was given is of no use any more."""
+        if self.world_size == 1:
+            return partial
+        if self._one_shot is not None and self._one_shot.takes(partial):
+            return self._one_shot.sum(partial)
+        dist.all_reduce(partial)
         return partial
 
     def concatenate(self, part: Tensor) -> Tensor:
@@ -56,7 +63,7 @@ class Ranks:
 
 
 def join(rank: int, world_size: int, master_port: int, device: torch.device) -> Ranks:
-    """Meets the other ranks on loopback: NCCL between GPUs, gloo between CPUs."""
+    """Meets the other ranks on loopback: NCCL between GPUs, and `OneShot` if they can; gloo between CPUs."""
     if world_size == 1:
         return Ranks()
     try:
@@ -69,7 +76,7 @@ def join(rank: int, world_size: int, master_port: int, device: torch.device) -> 
         )
     except RuntimeError as error:
         raise RanksApart(f"rank {rank} did not meet the others on port {master_port}: {error}") from error
-    return Ranks(rank, world_size)
+    return Ranks(rank, world_size, meet(rank, world_size, device) if device.type == "cuda" else None)
 
 
 def leave() -> None:

@@ -1,9 +1,11 @@
 """Which tokens grammars allow next: matchers of guided sequences by sampler slot, worked on beside the step.
 
-As soon as a token is on the host its matcher takes it and computes the mask of the next one on a worker thread, while
-the model runs; the step waits for a mask only right before it samples. Matchers are used by one thread at a time: no
-new work is given to one before the work before it was waited for. Where a grammar leaves no choice for several tokens,
-they are named with the sample they follow, and the next row computes all of them.
+A token that is on the host is taken by its matcher, which computes the mask of the next one. Where many sequences are
+guided, worker threads do that while the model runs, and the step waits for them only right before it samples. A few
+masks take less time than handing them over: the thread that launched the model computes those itself, right before it
+samples, while a device is still at it. Matchers are used by one thread at a time: no new work is given to one before
+the work before it was waited for. Where a grammar leaves no choice for several tokens, they are named with the sample
+they follow, and the next row computes all of them.
 
 The router has compiled every grammar before it comes here, with the same limits. What remains is what a grammar may
 do later on: each step of a matcher has fuel, and a step waits for all its masks only so long. Then the sequences whose
@@ -30,6 +32,8 @@ from torch import Tensor
 
 from text_generation_server.closing import Budget, Closers, Words, largest_jump
 from text_generation_server.plan import Grammar, GrammarKind, Ints
+from text_generation_server.threads import deep_threads
+from text_generation_server.transfers import Transfers
 
 MAX_COMPILED = 32
 """Grammars whose matcher is kept for sequences that come with the same one."""
@@ -38,8 +42,9 @@ MAX_FORCED = 64
 """Tokens that are taken at once."""
 
 MAX_WORKERS = 4
-STACK_BYTES = 128 << 20
-"""llguidance calls itself for each level of a grammar. Only what is used of it is ever in memory."""
+FEW = 4
+"""Masks that are not handed over. One takes 10 to 30 us, a worker that has to be woken 100 and more."""
+
 FIRST_MASK_S = 1.0
 """Longest wait for a grammar to be compiled; the router has done it in less."""
 MASK_S = 0.25
@@ -90,9 +95,12 @@ class Allowed:
 
     def unpack(self, vocab_size: int, device: torch.device) -> Tensor:
         """[G, V] booleans. Rows of the output head that have no token are never allowed; lost rows may do anything."""
-        bytes_GB = torch.from_numpy(self.words_GW.view(np.uint8)).to(device)
-        bits = torch.arange(8, dtype=torch.uint8, device=device)
-        allowed_GV = ((bytes_GB[:, :, None] >> bits) & 1).flatten(1).bool()
+        bytes_GB = self.words_GW.view(np.uint8)
+        if device.type == "cpu":
+            allowed_GV = torch.from_numpy(np.unpackbits(bytes_GB, axis=1, bitorder="little").view(np.bool_))
+        else:
+            bits = torch.arange(8, dtype=torch.uint8, device=device)
+            allowed_GV = ((Transfers(device).one(bytes_GB)[:, :, None] >> bits) & 1).flatten(1).bool()
         missing = vocab_size - allowed_GV.shape[1]
         if missing > 0:
             allowed_GV = torch.nn.functional.pad(allowed_GV, (0, missing))
@@ -117,7 +125,7 @@ class Grammars:
         """`tokenizer` is in the `tokenizers` library's own format, as JSON."""
         count = min(MAX_WORKERS, os.cpu_count() or 1)
         # Apart, so that no mask waits behind a grammar that is still compiled.
-        self._compilers, self._workers = _start_workers(count), _start_workers(count)
+        self._compilers, self._workers = deep_threads(count, "compiler"), deep_threads(count, "grammar")
         self._tokenizer = self._compilers.submit(LLTokenizer, tokenizer, eos_token=list(end_tokens))
         self._closers = self._compilers.submit(lambda: Closers(self._tokenizer.result()))
         self._compiled: OrderedDict[Grammar, Compiled] = OrderedDict()
@@ -176,11 +184,12 @@ class Guide:
 
     def __init__(self, workers: ThreadPoolExecutor, start: Future[Start], skips: bool) -> None:
         self._workers = workers
-        self._work = start
+        self._work: Future[Start] | None = start
+        self._start = Start(None, LOST)
+        self._taken: int | None = None
         self._skips = skips
         self._limit_s = FIRST_MASK_S
         self._begin: int | None = None
-        self._mask = LOST
 
     def words(self, position: int, since: float) -> Words | None:
         """Waits for the mask of the token that takes the position; None if the grammar was lost.
@@ -189,28 +198,38 @@ class Guide:
         """
         if self._begin is None:
             self._begin = position
-        self._mask = self._wait(since + self._limit_s - time.monotonic())
-        return self._mask.at(position - self._begin)
+        if self._taken is not None:
+            self._start, self._taken = _advanced(self._start, self._taken), None
+        elif self._work is not None:
+            self._start, self._work = self._wait(self._work, since + self._limit_s - time.monotonic()), None
+        return self._start.mask.at(position - self._begin)
 
     def forced(self, position: int) -> tuple[int, ...]:
         """What can only follow the token that takes the position, if it need not be sampled. Only after `words`."""
-        return self._mask.forced[1:] if self._skips and position == self._begin else ()
+        return self._start.mask.forced[1:] if self._skips and position == self._begin else ()
 
-    def accept(self, token: int, position: int) -> None:
-        """Goes on with a token that its mask allowed. Only after `words`."""
-        before = self._work.result(0)
-        if before.matcher is None or self._begin is None or position < self._begin + len(before.mask.forced):
-            return
-        self._work = self._workers.submit(_advance, before, token)
+    def accept(self, token: int, position: int) -> bool:
+        """Takes a token that its mask allowed, and says whether there is a mask to compute. Only after `words`."""
+        start = self._start
+        if start.matcher is None or self._begin is None or position < self._begin + len(start.mask.forced):
+            return False
+        self._taken = token
         self._begin = position + 1
         self._limit_s = MASK_S
+        return True
 
-    def _wait(self, limit_s: float) -> Mask:
+    def hand_over(self) -> None:
+        """Lets a worker compute the mask. Only after `accept` said that there is one to compute."""
+        assert self._taken is not None
+        self._work, self._taken = self._workers.submit(_advance, self._start, self._taken), None
+
+    @staticmethod
+    def _wait(work: Future[Start], limit_s: float) -> Start:
         try:
-            failed = self._work.exception(max(limit_s, 0)) is not None
+            failed = work.exception(max(limit_s, 0)) is not None
         except TimeoutError:
             failed = True
-        return LOST if failed else self._work.result().mask
+        return Start(None, LOST) if failed else work.result()
 
 
 class GuidedSlots:
@@ -242,10 +261,13 @@ class GuidedSlots:
         since = time.monotonic()
         masks = [guide.words(position, since) for _, guide, position in guided]
         width = max((len(words) for words in masks if words is not None), default=1)
-        anything = np.full(width, -1, dtype=np.int32)
+        words_GW = np.full((len(masks), width), -1, dtype=np.int32)
+        for row, words in enumerate(masks):
+            if words is not None:
+                words_GW[row] = words
         return Allowed(
             rows_G=np.array([row for row, *_ in guided], dtype=np.int64),
-            words_GW=np.stack([anything if words is None else words for words in masks]),
+            words_GW=words_GW,
             lost_G=np.array([words is None for words in masks]),
             forced={row: forced for row, guide, position in guided if (forced := guide.forced(position))},
         )
@@ -255,24 +277,18 @@ class GuidedSlots:
         if not self._guides:
             return
         columns = (column.tolist() for column in (slots_S, positions_S, token_ids_S, good_S))
+        waiting = []
         for slot, position, token, good in zip(*columns, strict=True):
             guide = self._guides.get(slot)
-            if guide is not None and good:
-                guide.accept(token, position)
-            elif guide is not None:
+            if guide is None:
+                continue
+            if not good:
                 self.forget(slot)
-
-
-def _start_workers(count: int) -> ThreadPoolExecutor:
-    """All of them at once, so that their stack is theirs alone."""
-    workers, everybody = ThreadPoolExecutor(count, "grammar"), threading.Barrier(count)
-    usual = threading.stack_size(STACK_BYTES)
-    try:
-        for _ in range(count):
-            workers.submit(everybody.wait)
-    finally:
-        threading.stack_size(usual)
-    return workers
+            elif guide.accept(token, position):
+                waiting.append(guide)
+        if len(waiting) > FEW:
+            for guide in waiting:
+                guide.hand_over()
 
 
 def next_mask(matcher: LLMatcher) -> Mask:
@@ -288,6 +304,14 @@ def next_mask(matcher: LLMatcher) -> Mask:
     words = np.frombuffer(matcher.compute_bitmask(), dtype=np.int32)
     # A grammar in an error allows the end tokens too: the text would look whole.
     return LOST if matcher.is_error() else Mask(words, tuple(forced))
+
+
+def _advanced(before: Start, token: int) -> Start:
+    """As a worker would hand it over."""
+    try:
+        return _advance(before, token)
+    except Exception:
+        return Start(None, LOST)
 
 
 def _advance(before: Start, token: int) -> Start:

@@ -20,6 +20,7 @@ from text_generation_server.distributed import Ranks
 from text_generation_server.layers.fused import normalised
 from text_generation_server.models import CannotEncode, Model
 from text_generation_server.plan import EncodeImage, Failure, FailureKind, ImageHeader
+from text_generation_server.transfers import Transfers
 
 KEY_BYTES = 32
 MAX_VIEWS = 256
@@ -117,7 +118,7 @@ class Normaliser:
 
     def __call__(self, pixels_NHW3: Tensor) -> Tensor:
         """Pixel values of [N, 3, H, W], channels last in memory."""
-        values = normalised(pixels_NHW3.to(self._shift.device), self._scale, self._shift, self._dtype)
+        values = normalised(pixels_NHW3, self._scale, self._shift, self._dtype)
         return values.permute(0, 3, 1, 2)
 
 
@@ -171,6 +172,8 @@ class ImageEncoder:
     def __init__(self, model: Model, processor: Mapping[str, Any], ranks: Ranks, like: Tensor) -> None:
         self._model = model
         self._prepared = _as_it_is if model.shape.raw_views else Normaliser(processor, like.device, like.dtype)
+        # Raw views are prepared on the CPU.
+        self._transfers = Transfers(torch.device("cpu") if model.shape.raw_views else like.device)
         self._ranks = ranks
         self._like = like
         self.takes_images = model.shape.embedding_width > 0
@@ -213,7 +216,7 @@ class ImageEncoder:
 
     def _encode_batch(self, views: Sequence[Tensor]) -> Sequence[Tensor | Failure]:
         try:
-            return list(self._model.encode_views(self._prepared(torch.stack(list(views)))).unbind())
+            return list(self._model.encode_views(self._prepared(self._transfers.stacked(views))).unbind())
         except torch.OutOfMemoryError:
             # Another size or a smaller batch may fit; these images fail alone.
             return [NO_MEMORY] * len(views)

@@ -22,6 +22,7 @@ from text_generation_server.distributed import Ranks
 from text_generation_server.grammar import Allowed
 from text_generation_server.plan import Ints, Sampling
 from text_generation_server.times import now
+from text_generation_server.transfers import Transfers
 from text_generation_server.watermark import Watermark
 
 NEG_INF = float("-inf")
@@ -84,7 +85,7 @@ class Choice:
 
 
 class Sampler:
-    """Sampling state by slot. The last token of each slot stays on the device."""
+    """Sampling state by slot. The last token of each slot stays on the device, and is known to the host."""
 
     def __init__(
         self, vocab_size: int, device: torch.device, ranks: Ranks, watermark: WatermarkConfig | None = None
@@ -92,9 +93,11 @@ class Sampler:
         self._watermark = Watermark(watermark or WatermarkConfig(), vocab_size, device)
         self._vocab_size = vocab_size
         self._device = device
+        self._transfers = Transfers(device)
         self._ranks = ranks
         self._settings = np.zeros(FIRST_CAPACITY, dtype=SETTINGS)
-        self._last_token = torch.zeros(FIRST_CAPACITY, dtype=torch.int64, device=device)
+        self._last_token = torch.zeros(FIRST_CAPACITY, dtype=torch.int64, device=self._device)
+        self._known_token = np.zeros(FIRST_CAPACITY, dtype=np.int64)
         self._counts: dict[int, Counts] = {}
         self._banned: dict[int, Tensor] = {}
         self._biases: dict[int, tuple[Tensor, Tensor]] = {}
@@ -110,10 +113,11 @@ class Sampler:
         if _is_penalised(sampling):
             self._counts[slot] = self._new_counts(sampling, prompt_token_ids)
         if sampling.banned_token_ids:
-            self._banned[slot] = torch.tensor(sampling.banned_token_ids, device=self._device)
+            self._banned[slot] = self._transfers.one(np.array(sampling.banned_token_ids, dtype=np.int64))
         if sampling.logit_bias:
             ids, biases = zip(*sampling.logit_bias, strict=True)
-            self._biases[slot] = (torch.tensor(ids, device=self._device), torch.tensor(biases, device=self._device))
+            tokens, added = np.array(ids, dtype=np.int64), np.array(biases, dtype=np.float32)
+            self._biases[slot] = (self._transfers.one(tokens), self._transfers.one(added))
 
     def forget(self, slot: int) -> None:
         """Drops what a slot holds."""
@@ -125,13 +129,17 @@ class Sampler:
         """The token each slot sampled last."""
         return self._last_token.index_select(0, slots)
 
+    def known_tokens(self, slots: Ints) -> Ints:
+        """The same, on the host."""
+        return self._known_token[slots]
+
     def sample(
         self,
         logits_SV: Tensor,
         slots_S: Ints,
         positions_S: Ints,
         allowed: Allowed | None = None,
-        before_S: Tensor | None = None,
+        before_S: Ints | None = None,
     ) -> Choice:
         """Chooses, remembers, and copies back once. All ranks choose what rank 0 does, which alone knows `allowed`.
 
@@ -140,34 +148,39 @@ class Sampler:
         settings_S = self._settings[slots_S]
         scores_SV = logits_SV
         warped_S = ~settings_S["plain"]
-        if allowed is not None:
-            warped_S[allowed.rows_G] = True
         if warped_S.any():
             scores_SV = logits_SV.clone()
             if before_S is not None and settings_S["watermarked"].any():
                 self._mark(scores_SV, before_S, settings_S)
             scores_SV = self._warp(scores_SV, slots_S, settings_S, allowed)
+        elif allowed is not None:
+            scores_SV = self._mask(logits_SV.clone(), allowed)
+        if allowed is not None:
+            warped_S[allowed.rows_G] = True
         logprobs_SV = torch.log_softmax(scores_SV, -1)
         token_ids_S = self._choose(scores_SV, logprobs_SV, settings_S, positions_S)
-        reported_SV = _reported(logits_SV, logprobs_SV, settings_S["raw_logprobs"] & warped_S)
+        reported_SV = self._reported(logits_SV, logprobs_SV, settings_S["raw_logprobs"] & warped_S)
         packed_SP = _pack(logits_SV, reported_SV, token_ids_S, settings_S)
-        if allowed is not None:
-            packed_SP[torch.from_numpy(allowed.rows_G[allowed.lost_G]).to(self._device), 2] = LOST
+        if allowed is not None and allowed.lost_G.any():
+            packed_SP[:, 2].index_fill_(0, self._transfers.one(allowed.rows_G[allowed.lost_G]), LOST)
         packed_SP = self._ranks.broadcast(packed_SP, 0)
+        arriving = self._transfers.fetch(packed_SP)
         self._remember(slots_S, packed_SP[:, 0].long())
         self.waiting_ns = now()
-        return _unpack(packed_SP.cpu().numpy(), settings_S)
+        choice = _unpack(arriving.wait(), settings_S)
+        self._known_token[slots_S] = choice.token_ids
+        return choice
 
     def _choose(self, scores_SV: Tensor, logprobs_SV: Tensor, settings_S: NDArray[np.void], positions: Ints) -> Tensor:
         best_S = scores_SV.argmax(-1)
         if settings_S["greedy"].all():
             return best_S
-        uniform_S = torch.from_numpy(uniforms(settings_S["seed"], positions)).to(self._device)
-        drawn_S = _draw(logprobs_SV, uniform_S)
-        return torch.where(torch.from_numpy(settings_S["greedy"].copy()).to(self._device), best_S, drawn_S)
+        numbers = {"uniform": uniforms(settings_S["seed"], positions), "greedy": settings_S["greedy"]}
+        placed = self._transfers.place(numbers)
+        return torch.where(placed["greedy"], best_S, _draw(logprobs_SV, placed["uniform"]))
 
     def _remember(self, slots_S: Ints, token_ids_S: Tensor) -> None:
-        self._last_token.index_copy_(0, torch.from_numpy(slots_S).to(self._device), token_ids_S)
+        self._last_token.index_copy_(0, self._transfers.one(slots_S), token_ids_S)
         if self._counts:
             self._count(slots_S, token_ids_S)
 
@@ -186,20 +199,32 @@ class Sampler:
         for row in np.flatnonzero(settings_S["banning"]).tolist():
             scores_SV[row].index_fill_(0, self._banned[int(slots_S[row])], NEG_INF)
         if allowed is not None:
-            rows_G = torch.from_numpy(allowed.rows_G).to(self._device)
-            forbidden_GV = ~allowed.unpack(self._vocab_size, self._device)
-            scores_SV.index_copy_(0, rows_G, scores_SV.index_select(0, rows_G).masked_fill_(forbidden_GV, NEG_INF))
+            scores_SV = self._mask(scores_SV, allowed)
         for name, neutral, warp in WARPERS:
             rows = np.flatnonzero(settings_S[name] != neutral)
             if len(rows):
-                values = torch.from_numpy(settings_S[name][rows]).to(self._device)
-                index = torch.from_numpy(rows).to(self._device)
-                scores_SV.index_copy_(0, index, warp(scores_SV.index_select(0, index), values[:, None]))
+                values = settings_S[name][rows]
+                placed = self._transfers.place({"rows": rows, "values": values})
+                index, values_S1 = placed["rows"], placed["values"][:, None]
+                scores_SV.index_copy_(0, index, warp(scores_SV.index_select(0, index), values_S1, values.max()))
         return scores_SV
 
-    def _mark(self, scores_SV: Tensor, before_S: Tensor, settings_S: NDArray[np.void]) -> None:
-        rows_W = torch.from_numpy(np.flatnonzero(settings_S["watermarked"])).to(self._device)
-        self._watermark.favour(scores_SV, rows_W, before_S.index_select(0, rows_W).tolist())
+    def _mask(self, scores_SV: Tensor, allowed: Allowed) -> Tensor:
+        forbidden_GV = ~allowed.unpack(self._vocab_size, self._device)
+        if len(allowed.rows_G) == len(scores_SV):
+            return scores_SV.masked_fill_(forbidden_GV, NEG_INF)
+        rows_G = self._transfers.one(allowed.rows_G)
+        masked_GV = scores_SV.index_select(0, rows_G).masked_fill_(forbidden_GV, NEG_INF)
+        return scores_SV.index_copy_(0, rows_G, masked_GV)
+
+    def _mark(self, scores_SV: Tensor, before_S: Ints, settings_S: NDArray[np.void]) -> None:
+        rows_W = np.flatnonzero(settings_S["watermarked"])
+        self._watermark.favour(scores_SV, self._transfers.one(rows_W), before_S[rows_W].tolist())
+
+    def _reported(self, logits_SV: Tensor, logprobs_SV: Tensor, raw_S: NDArray[np.bool_]) -> Tensor:
+        if not raw_S.any():
+            return logprobs_SV
+        return torch.where(self._transfers.one(raw_S)[:, None], torch.log_softmax(logits_SV, -1), logprobs_SV)
 
     def _penalise(self, scores_SV: Tensor, slots_S: Ints, settings_S: NDArray[np.void]) -> None:
         for row in np.flatnonzero(settings_S["penalised"]).tolist():
@@ -207,13 +232,14 @@ class Sampler:
 
     def _new_counts(self, sampling: Sampling, prompt_token_ids: Ints) -> Counts:
         prompt_V = torch.zeros(self._vocab_size, device=self._device)
-        ids = torch.from_numpy(prompt_token_ids.copy()).to(self._device)
+        ids = self._transfers.one(prompt_token_ids.copy())
         prompt_V.index_add_(0, ids, torch.ones(len(ids), device=self._device))
         return Counts(prompt_V, torch.zeros_like(prompt_V), sampling)
 
     def _grow(self) -> None:
         self._settings = np.concatenate((self._settings, np.zeros_like(self._settings)))
         self._last_token = torch.cat((self._last_token, torch.zeros_like(self._last_token)))
+        self._known_token = np.concatenate((self._known_token, np.zeros_like(self._known_token)))
 
 
 def _is_penalised(sampling: Sampling) -> bool:
@@ -244,24 +270,24 @@ def penalise(scores_V: Tensor, counts: Counts) -> Tensor:
     return scores_V - sampling.frequency_penalty * frequency_V - sampling.presence_penalty * (counts.output_V > 0)
 
 
-def _temperature(scores_SV: Tensor, temperature_S1: Tensor) -> Tensor:
+def _temperature(scores_SV: Tensor, temperature_S1: Tensor, _: float) -> Tensor:
     return scores_SV / temperature_S1
 
 
-def _top_k(scores_SV: Tensor, k_S1: Tensor) -> Tensor:
+def _top_k(scores_SV: Tensor, k_S1: Tensor, most: float) -> Tensor:
     k_S1 = k_S1.clamp(max=scores_SV.shape[-1])
-    best = scores_SV.topk(int(k_S1.max()), -1).values
+    best = scores_SV.topk(min(int(most), scores_SV.shape[-1]), -1).values
     return scores_SV.masked_fill(scores_SV < best.gather(-1, k_S1 - 1), NEG_INF)
 
 
-def _top_p(scores_SV: Tensor, p_S1: Tensor) -> Tensor:
+def _top_p(scores_SV: Tensor, p_S1: Tensor, _: float) -> Tensor:
     ascending, order = scores_SV.sort(-1)
     removed = ascending.softmax(-1).cumsum(-1) <= 1 - p_S1
     removed[:, -1] = False
     return scores_SV.masked_fill(removed.scatter(-1, order, removed), NEG_INF)
 
 
-def _typical_p(scores_SV: Tensor, p_S1: Tensor) -> Tensor:
+def _typical_p(scores_SV: Tensor, p_S1: Tensor, _: float) -> Tensor:
     logprobs = torch.log_softmax(scores_SV, -1)
     entropy = -(logprobs * logprobs.exp()).nansum(-1, keepdim=True)
     surprise, order = (-logprobs - entropy).abs().sort(-1)
@@ -272,7 +298,9 @@ def _typical_p(scores_SV: Tensor, p_S1: Tensor) -> Tensor:
     return scores_SV.masked_fill(removed.scatter(-1, order, removed), NEG_INF)
 
 
-Warper = Callable[[Tensor, Tensor], Tensor]
+Warper = Callable[[Tensor, Tensor, float], Tensor]
+"""Of scores, each row's value, and the largest of those, which the host knows without asking."""
+
 WARPERS: tuple[tuple[str, float, Warper], ...] = (
     ("temperature", 1.0, _temperature),
     ("top_k", 0, _top_k),
@@ -299,13 +327,6 @@ def _draw(logprobs_SV: Tensor, uniform_S: Tensor) -> Tensor:
     target_S1 = uniform_S[:, None] * cumulated_SV[:, -1:]
     drawn_S1 = torch.searchsorted(cumulated_SV, target_S1, right=True)
     return drawn_S1[:, 0].clamp(max=logprobs_SV.shape[-1] - 1)
-
-
-def _reported(logits_SV: Tensor, logprobs_SV: Tensor, raw_S: NDArray[np.bool_]) -> Tensor:
-    if not raw_S.any():
-        return logprobs_SV
-    raw_S1 = torch.from_numpy(raw_S).to(logits_SV.device)[:, None]
-    return torch.where(raw_S1, torch.log_softmax(logits_SV, -1), logprobs_SV)
 
 
 def _pack(logits_SV: Tensor, logprobs_SV: Tensor, token_ids_S: Tensor, settings_S: NDArray[np.void]) -> Tensor:

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from text_generation_server.plan import NewSequence, PromptScores
+from text_generation_server.plan import Ints, NewSequence, PromptScores
+from text_generation_server.transfers import Transfers
 
 PIECE_SCORES = 1 << 24
 """Logits that are held at once. A long chunk of a model with a large vocabulary has more than memory should bear."""
@@ -36,7 +38,7 @@ class ScoredRow:
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
-    token_ids: Tensor
+    token_ids: Ints
     num_top: int
 
 
@@ -53,7 +55,7 @@ class _Part:
         return range(self.row.first, self.row.first + self.count)
 
     @property
-    def targets(self) -> Tensor:
+    def targets(self) -> Ints:
         return self.prompt.token_ids[self.row.start + 1 :][: self.count]
 
 
@@ -62,14 +64,14 @@ class PromptScorer:
 
     def __init__(self, vocab_size: int, device: torch.device) -> None:
         self._tokens_a_piece = max(1, PIECE_SCORES // vocab_size)
-        self._device = device
+        self._transfers = Transfers(device)
         self._prompts: dict[int, _Prompt] = {}
 
     def learn(self, slot: int, new: NewSequence) -> None:
         """Starts a slot anew."""
         self.forget(slot)
         if new.prompt_num_top is not None:
-            self._prompts[slot] = _Prompt(torch.from_numpy(new.prompt_token_ids.copy()), new.prompt_num_top)
+            self._prompts[slot] = _Prompt(new.prompt_token_ids.copy(), new.prompt_num_top)
 
     def forget(self, slot: int) -> None:
         """Drops what a slot holds."""
@@ -80,12 +82,12 @@ class PromptScorer:
         parts = list(self._parts(rows))
         if not parts:
             return []
-        hidden = torch.tensor([index for part in parts for index in part.hidden], device=self._device)
-        targets = torch.cat([part.targets for part in parts]).to(self._device)
+        hidden = np.concatenate([np.arange(part.hidden.start, part.hidden.stop) for part in parts])
+        placed = self._transfers.place({"hidden": hidden, "targets": np.concatenate([part.targets for part in parts])})
         most = max(part.prompt.num_top for part in parts)
-        pieces = zip(torch.split(hidden, self._tokens_a_piece), torch.split(targets, self._tokens_a_piece), strict=True)
+        pieces = zip(*(torch.split(indices, self._tokens_a_piece) for indices in placed.values()), strict=True)
         columns = [_columns(logits(hidden_TH.index_select(0, piece)), wanted, most) for piece, wanted in pieces]
-        return list(_of_parts(parts, torch.cat(columns).cpu()))
+        return list(_of_parts(parts, torch.from_numpy(self._transfers.fetch(torch.cat(columns)).wait())))
 
     def _parts(self, rows: Sequence[ScoredRow]) -> Iterator[_Part]:
         for row in rows:

@@ -27,6 +27,7 @@ from text_generation_server.pb import shard_pb2 as pb
 from text_generation_server.pb import shard_pb2_grpc
 from text_generation_server.plan import StepPlan, StepResult
 from text_generation_server.shard import PlanRefused, Shard
+from text_generation_server.threads import deep_threads
 
 MAX_MESSAGE_BYTES = 64 << 20
 MAX_HANDLERS = 16
@@ -94,7 +95,8 @@ class ShardService(shard_pb2_grpc.ShardServicer):
     def __init__(self, shard: Shard, on_fatal: Callable[[], None]) -> None:
         self._shard = shard
         self._on_fatal = on_fatal
-        self._compute = ThreadPoolExecutor(1, "compute")
+        # It computes masks too.
+        self._compute = deep_threads(1, "compute")
         self._stream: RunStream | None = None
         self._lock = threading.Lock()
         self.heartbeat = Heartbeat()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from text_generation_server import attention, distributed, memory, models, warmup
+from text_generation_server import attention, cuda_graphs, distributed, memory, models, warmup
 from text_generation_server.config import ConfigError, PreparedModel, ShardConfig
 from text_generation_server.grammar import Grammars
 from text_generation_server.images import ImageEncoder, ImageStore
@@ -56,7 +56,7 @@ class Shard:
             self.model = self._build(prepared, weights)
         self._threads = Threads.choose(config, weights.total_bytes)
         self._meter = warmup.Meter(self.device)
-        self.attention = attention.choose(config.attention, self.device, self.model.shape.attention)
+        self.attention = attention.choose(config.attention, self.device, self.dtype, self.model.shape.attention)
         self.backend = self.attention.load()
         self.images = ImageStore(config.max_upload_bytes)
         self._like = torch.empty(0, dtype=self.dtype, device=self.device)
@@ -74,6 +74,8 @@ class Shard:
         self._check_warm_up(request)
         self._runner = None
         blocks, found = self._blocks(request), self._measure(request)
+        sizes = self._sizes_to_capture(request)
+        found = replace(found, graphs=cuda_graphs.max_bytes(max(0, found.left)) if sizes else 0)
         # Every rank must promise the same; the smallest one decides.
         smallest = -self.ranks.largest([-memory.count(found, blocks)], self.device)[0]
         num_blocks = memory.fit(found, blocks, smallest)
@@ -82,6 +84,8 @@ class Shard:
             self._runner = self._new_runner(request, num_blocks)
         except torch.OutOfMemoryError as error:
             raise NoRoom(memory.cache_is_refused(found, blocks, num_blocks)) from error
+        if sizes:
+            self._runner.capture(cuda_graphs.RECORDERS[self.device.type](self.device), sizes, found.graphs)
         log.info("%s", memory.account(found, blocks, num_blocks))
         short = memory.too_short(found, blocks, num_blocks)
         if short is not None:
@@ -146,6 +150,21 @@ class Shard:
         kv_cache = KvCache(self.model.shape.attention, num_blocks, request.block_size, self._like)
         place = Place(self.ranks, self.backend, self._grammars, self.config.watermark)
         return StepRunner(self.model, place, request, kv_cache)
+
+    def _sizes_to_capture(self, request: WarmupRequest) -> list[int]:
+        sizes = cuda_graphs.ladder(self.config.cuda_graphs, request.max_rows)
+        obstacle = self._obstacle_to_graphs()
+        # On a CPU nobody expects any.
+        if sizes and obstacle is not None and (self.config.cuda_graphs or self.device.type != "cpu"):
+            log.info("CUDA graphs: none, %s", obstacle)
+        return sizes if obstacle is None else []
+
+    def _obstacle_to_graphs(self) -> str | None:
+        if self.device.type not in cuda_graphs.RECORDERS:
+            return f"{self.device.type} captures nothing"
+        if not self.backend.can_be_captured:
+            return f"attention backend {self.attention.name} cannot be captured"
+        return None if self.model.shape.can_be_captured else "the modules of this model cannot be captured"
 
     def _check_warm_up(self, request: WarmupRequest) -> None:
         if request.block_size not in self.backend.supported_block_sizes:

@@ -17,6 +17,7 @@ from torch import Tensor
 from text_generation_server.attention.base import AttentionBackend
 from text_generation_server.batch import Batch, FindImage, Limits, pack
 from text_generation_server.config import WatermarkConfig
+from text_generation_server.cuda_graphs import Captured, DecodeGraphs, Recorder
 from text_generation_server.distributed import Ranks
 from text_generation_server.grammar import Allowed, Grammars, GuidedSlots
 from text_generation_server.kv_cache import KvCache
@@ -25,6 +26,7 @@ from text_generation_server.models import Model
 from text_generation_server.plan import (
     Failure,
     FailureKind,
+    Ints,
     NewSequence,
     PromptScores,
     Rows,
@@ -34,6 +36,7 @@ from text_generation_server.plan import (
 from text_generation_server.sampler import Choice, Sampler
 from text_generation_server.scoring import PromptScorer
 from text_generation_server.sequences import SequenceTable, TooManySequences
+from text_generation_server.transfers import Transfers
 from text_generation_server.validation import check_sequence
 
 Failures = list[tuple[int, Failure]]
@@ -70,7 +73,8 @@ class StepRunner:
         self._grammars = place.grammars
         self._watermark = place.watermark
         self._kv_cache = kv_cache
-        self._device = kv_cache.tensor.device
+        self._transfers = Transfers(kv_cache.tensor.device)
+        self._graphs: DecodeGraphs | None = None
         self._attention = place.backend(model.shape.attention, kv_cache.tensor)
         self._limits = Limits(
             vocab_size=model.shape.vocab_size,
@@ -87,12 +91,18 @@ class StepRunner:
         """When the host last began to wait for what the device sampled, as `times.now` counts."""
         return self._sampler.waiting_ns
 
+    def capture(self, recorder: Recorder, sizes: Sequence[int], max_bytes: int) -> None:
+        """Captures decode steps of these batch sizes, as far as they fit into `max_bytes`."""
+        parts = Captured(self._model, self._attention, self._ranks, self._transfers)
+        self._graphs = DecodeGraphs(parts, recorder, self._max_blocks)
+        self._graphs.capture(sizes, max_bytes)
+
     def reset(self) -> None:
         """Forgets every sequence. The KV cache needs no cleaning: blocks are cleared when they are handed out."""
-        self._table = SequenceTable(-(-self.request.max_sequence_tokens // self.request.block_size))
-        self._sampler = Sampler(self._model.shape.vocab_size, self._device, self._ranks, self._watermark)
+        self._table = SequenceTable(self._max_blocks)
+        self._sampler = Sampler(self._model.shape.vocab_size, self._transfers.device, self._ranks, self._watermark)
         self._guided = GuidedSlots(self._grammars)
-        self._scorer = PromptScorer(self._model.shape.vocab_size, self._device)
+        self._scorer = PromptScorer(self._model.shape.vocab_size, self._transfers.device)
 
     def forget(self, sequences: Sequence[int]) -> None:
         """Drops sequences; unknown ones are fine."""
@@ -111,15 +121,12 @@ class StepRunner:
 
     def run(self, rows: Rows, find_image: FindImage) -> tuple[Computed, Failures]:
         """Computes the rows that can be computed, and says of every other sequence why not."""
-        packed = pack(rows, self._table, find_image, self._limits, self._device)
+        packed = pack(rows, self._table, find_image, self._limits)
         if packed.batch is None:
             return Computed(), packed.failures
         try:
-            token_ids_T = self._token_ids(packed.batch)
-            hidden_TH = self._forward(packed.batch, token_ids_T)
-            scores = self._scorer.score(packed.batch.scored, hidden_TH, self._model.logits)
-            before_S = token_ids_T.index_select(0, packed.batch.sample_tokens)
-            choice, allowed = self._sample(packed.batch, hidden_TH, before_S)
+            logits_SV, scores = self._forward(packed.batch)
+            choice, allowed = self._sample(packed.batch, logits_SV)
         except RuntimeError as error:
             failure = self._survivable(error)
             failed = [(sequence, failure) for sequence in packed.sequences]
@@ -130,6 +137,11 @@ class StepRunner:
             sequences = packed.batch.sample_sequences
             sampled.insert({sequences[row]: forced for row, forced in allowed.forced.items()})
         return Computed(sampled, scores), packed.failures + failed + self._failed_scores(scores)
+
+    @property
+    def _max_blocks(self) -> int:
+        """What one sequence may own."""
+        return -(-self.request.max_sequence_tokens // self.request.block_size)
 
     def _learn_one(self, new: NewSequence) -> Failure | None:
         problem = check_sequence(new, self._limits.vocab_size)
@@ -144,30 +156,52 @@ class StepRunner:
         self._scorer.learn(slot, new)
         return None
 
-    def _forward(self, batch: Batch, token_ids_T: Tensor) -> Tensor:
-        if batch.new_blocks is not None:
-            self._kv_cache.clear(batch.new_blocks)
-        hidden_TH, added = merge(self._model.embed(token_ids_T), batch.spans)
-        self._attention.begin_step(batch.layout)
-        return self._model.forward(hidden_TH, batch.positions_AT, self._attention, added)
-
-    def _sample(self, batch: Batch, hidden_TH: Tensor, before_S: Tensor) -> tuple[Choice | None, Allowed | None]:
+    def _forward(self, batch: Batch) -> tuple[Tensor | None, list[PromptScores]]:
+        """The logits of the tokens that sample, None when there are none, and the scores of prompts."""
+        if len(batch.new_blocks):
+            self._kv_cache.clear(self._transfers.one(batch.new_blocks))
+        size = None if self._graphs is None else self._graphs.size_for(batch)
+        if self._graphs is not None and size is not None:
+            return self._graphs.replay(batch, size, self._reused), []
+        names = ("token_ids_T", "positions_AT", "slots_T", "sample_tokens")
+        placed = self._transfers.place({name: getattr(batch, name) for name in names})
+        hidden_TH, added = merge(self._model.embed(self._token_ids(batch, placed["token_ids_T"])), batch.spans)
+        self._attention.begin_step(batch.layout(placed["slots_T"]))
+        hidden_TH = self._model.forward(hidden_TH, placed["positions_AT"], self._attention, added)
+        scores = self._scorer.score(batch.scored, hidden_TH, self._model.logits)
         if not batch.sample_sequences:
-            return None, None
+            return None, scores
         # The head is the largest matrix of a small model; only tokens that sample pay for it.
-        logits_SV = self._model.logits(hidden_TH.index_select(0, batch.sample_tokens))
+        return self._model.logits(hidden_TH.index_select(0, placed["sample_tokens"])), scores
+
+    def _sample(self, batch: Batch, logits_SV: Tensor | None) -> tuple[Choice | None, Allowed | None]:
+        if logits_SV is None:
+            return None, None
         allowed = self._guided.allowed(batch.sample_slots, batch.sample_positions)
-        choice = self._sampler.sample(logits_SV, batch.sample_slots, batch.sample_positions, allowed, before_S)
+        places = (batch.sample_slots, batch.sample_positions)
+        choice = self._sampler.sample(logits_SV, *places, allowed, self._before(batch))
         self._guided.accept(batch.sample_slots, batch.sample_positions, choice.token_ids, choice.good)
         return choice, allowed
 
-    def _token_ids(self, batch: Batch) -> Tensor:
-        if batch.reused_tokens is None or batch.reused_slots is None:
-            return batch.token_ids_T
-        last = self._sampler.last_tokens(batch.reused_slots)
-        if len(last) == len(batch.token_ids_T):
-            return last
-        return batch.token_ids_T.index_copy(0, batch.reused_tokens, last)
+    def _reused(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Which tokens of the step were sampled last, and what they are."""
+        if not len(batch.reused_tokens):
+            return None
+        placed = self._transfers.place({"tokens": batch.reused_tokens, "slots": batch.reused_slots})
+        return placed["tokens"], self._sampler.last_tokens(placed["slots"])
+
+    def _token_ids(self, batch: Batch, token_ids_T: Tensor) -> Tensor:
+        reused = self._reused(batch)
+        if reused is None:
+            return token_ids_T
+        tokens, last = reused
+        return last if len(last) == len(token_ids_T) else token_ids_T.index_copy(0, tokens, last)
+
+    def _before(self, batch: Batch) -> Ints:
+        """The token that each sampled one follows."""
+        token_ids_T = batch.token_ids_T.copy()
+        token_ids_T[batch.reused_tokens] = self._sampler.known_tokens(batch.reused_slots)
+        return token_ids_T[batch.sample_tokens]
 
     def _report(self, batch: Batch, choice: Choice | None) -> tuple[SampledTokens, Failures]:
         if choice is None:

@@ -1,4 +1,4 @@
-"""How many CPU cores a piece of work gets.
+"""How many CPU cores a piece of work gets, and how much stack.
 
 Decoding a small model reads weights that stay in cache: a second thread only waits, and takes the core the router
 needs. Encoding images and long prompts is arithmetic, which every core shortens.
@@ -7,6 +7,8 @@ needs. Encoding images and long prompts is arithmetic, which every core shortens
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +20,9 @@ CACHED_WEIGHT_BYTES = 64 << 20
 
 MIN_WIDE_TOKENS = 64
 """Steps of this many tokens are bound by arithmetic, not by reading weights."""
+
+STACK_BYTES = 128 << 20
+"""llguidance calls itself for each level of a grammar. Only what is used of it is ever in memory."""
 
 
 @dataclass
@@ -40,3 +45,15 @@ class Threads:
         wanted = self.wide if wide else self.narrow
         if torch.get_num_threads() != wanted:
             torch.set_num_threads(wanted)
+
+
+def deep_threads(count: int, name: str) -> ThreadPoolExecutor:
+    """Threads with `STACK_BYTES` each. All of them start at once, so that no other thread gets that stack."""
+    workers, everybody = ThreadPoolExecutor(count, name), threading.Barrier(count)
+    usual = threading.stack_size(STACK_BYTES)
+    try:
+        for _ in range(count):
+            workers.submit(everybody.wait)
+    finally:
+        threading.stack_size(usual)
+    return workers

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from text_generation_server.config import WatermarkConfig
+from text_generation_server.transfers import Transfers
 
 HASH_KEY = 15_485_863
 MAX_KEPT = 256
@@ -28,7 +29,7 @@ class Watermark:
     def __init__(self, config: WatermarkConfig, vocab_size: int, device: torch.device) -> None:
         self._config = config
         self._vocab_size = vocab_size
-        self._device = device
+        self._transfers = Transfers(device)
         self._kept: OrderedDict[int, Tensor] = OrderedDict()
 
     def favour(self, scores_SV: Tensor, rows_W: Tensor, previous_W: Sequence[int]) -> None:
@@ -39,7 +40,7 @@ class Watermark:
     def _green(self, previous: int) -> Tensor:
         green_V = self._kept.pop(previous, None)
         if green_V is None:
-            green_V = green_list(previous, self._vocab_size, self._config.gamma).to(self._device)
+            green_V = self._transfers.one(green_list(previous, self._vocab_size, self._config.gamma).numpy())
         self._kept[previous] = green_V
         if len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)

@@ -1,4 +1,6 @@
-"""Commands: `prepare` fetches and draws, `train` runs, `export` writes the checkpoint, `evaluate` asks the server."""
+"""Commands: `prepare` fetches and draws, `train` runs, `export` writes the checkpoint, `evaluate` asks the server,
+`album` shows answers in the README, `keep` stores a run as the beginning of later ones.
+"""
 
 import argparse
 from collections.abc import Callable
@@ -6,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from embedded_model import tokenizer
+from embedded_model import checkpoint, tokenizer
 from embedded_model.art import Art, rasterise
 from embedded_model.encoder import convert
 from embedded_model.fetch import fetch
@@ -40,6 +42,14 @@ def run_export(arguments: argparse.Namespace) -> None:
     export(arguments.folder, arguments.target or arguments.folder / "checkpoint")
 
 
+def run_album(arguments: argparse.Namespace) -> None:
+    # As for `run_evaluation`.
+    from embedded_model import album
+
+    prepare(arguments.folder, arguments.seed)
+    album.refresh(arguments.folder)
+
+
 def run_evaluation(arguments: argparse.Namespace) -> None:
     # Only this command needs the launcher and the clients of the integration tests.
     from embedded_model import report
@@ -54,8 +64,10 @@ def run_evaluation(arguments: argparse.Namespace) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "prepare": lambda arguments: prepare(arguments.folder, arguments.seed),
     "train": run_training,
+    "keep": lambda arguments: checkpoint.keep(arguments.folder),
     "export": run_export,
     "evaluate": run_evaluation,
+    "album": run_album,
 }
 
 

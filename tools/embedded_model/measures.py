@@ -98,6 +98,10 @@ class Studio:
         ]
         return rows
 
+    def drawn(self, scene: Scene, random: Random) -> Image.Image:
+        """A scene of known styles."""
+        return self._painter.draw(scene, random)
+
     def names(self) -> Iterator[Case]:
         return self._named("names", self.stock, self._painter)
 

@@ -23,7 +23,7 @@ from embedded_model.model import Helpers, Shape, VisionLanguage
 from embedded_model.progress import Progress
 from embedded_model.supervision import Targets, targets
 
-CHECKPOINT_EVERY_S = 600
+CHECKPOINT_EVERY_S = 300
 REPORT_EVERY = 10
 # Pictures that are seen before the first step.
 SEEN_FIRST = 2048
@@ -35,9 +35,9 @@ class Recipe:
     """What decides the result, with its seed."""
 
     seed: int = 8
-    steps: int = 6_000
+    steps: int = 2_000
     rows: int = 32
-    fresh: int = 10
+    fresh: int = 20
     kept: int = 60_000
     rate: float = 2e-3
     warm_up: int = 200
@@ -78,6 +78,7 @@ class Run:
         words = tokenizer.load(folder / "tokenizer.json")
         self._image_id = tokenizer.id_of(words, tokenizer.IMAGE)
         self.modules = modules(words).to(device)
+        checkpoint.begin(folder, self.modules)
         self._optimisers = optimisers(self.modules, recipe)
         self.done = checkpoint.resume(self._folder, self.modules, self._optimisers)
 

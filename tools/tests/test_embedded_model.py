@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-from embedded_model import fonts, measures, phrases, sources, tokenizer
+from embedded_model import checkpoint, fonts, measures, phrases, sources, tokenizer
 from embedded_model.concepts import COLOURS, article, concepts, names, photo_names, plural
 from embedded_model.encoder import timm_name
 from embedded_model.fetch import WrongArchive, check
@@ -215,6 +215,24 @@ def test_judges(judge: measures.Judge, right: str, wrong: str) -> None:
 def test_the_rate_rises_stays_and_falls() -> None:
     recipe = Recipe(steps=1000, warm_up=100, decay_share=0.2)
     assert [round(pace(step, recipe), 3) for step in (0, 99, 500, 900, 999)] == [0.01, 1.0, 1.0, 0.5, 0.005]
+
+
+def test_a_run_begins_where_another_was_kept(tmp_path: Path) -> None:
+    def fresh() -> torch.nn.ModuleDict:
+        return torch.nn.ModuleDict({"model": torch.nn.Linear(3, 2)})
+
+    (tmp_path / "tokenizer.json").write_text("{}")
+    kept, begun, path = fresh(), fresh(), tmp_path / "start.safetensors"
+    optimiser = torch.optim.AdamW(kept.parameters())
+    kept["model"](torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    checkpoint.save(tmp_path / "run", kept, [optimiser], 7)
+    checkpoint.keep(tmp_path, path)
+    checkpoint.begin(tmp_path, begun, path)
+    torch.testing.assert_close(begun.state_dict(), kept.state_dict(), atol=1e-3, rtol=1e-3)
+    (tmp_path / "tokenizer.json").write_text("[]")
+    with pytest.raises(checkpoint.OtherTokens):
+        checkpoint.begin(tmp_path, begun, path)
 
 
 def test_progress_draws_the_losses(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ const FLAGS: &[(&str, Option<&str>, bool)] = &[
     ("max-batch-total-tokens", Some("8192"), false),
     ("max-waiting-tokens", Some("20"), true),
     ("max-batch-size", Some("8"), false),
-    ("cuda-graphs", Some("1,2,4"), true),
+    ("cuda-graphs", Some("1,2,4"), false),
     ("hostname", Some("0.0.0.0"), false),
     ("port", Some("8080"), false),
     ("prometheus-port", Some("9000"), true),
@@ -119,6 +119,16 @@ fn a_share_of_memory_is_a_share() {
         assert!(parse::<LauncherArgs>(words).is_err(), "{bad}");
     }
     assert_eq!(parsed(&["--cuda-memory-fraction", "1"]).shards.cuda_memory_fraction, Some(1.0));
+}
+
+#[test]
+fn sizes_to_capture_are_numbers() {
+    for bad in ["", "a", "1,,2", "-1", "1.5", "70000"] {
+        let words = ["launcher", &format!("--cuda-graphs={bad}")].map(OsString::from);
+        assert!(parse::<LauncherArgs>(words).is_err(), "{bad}");
+    }
+    assert_eq!(parsed(&["--cuda-graphs", "1,2,4"]).shards.cuda_graphs, Some(vec![1, 2, 4]));
+    assert_eq!(parsed(&["--cuda-graphs", "0"]).shards.cuda_graphs, Some(vec![0]));
 }
 
 #[test]

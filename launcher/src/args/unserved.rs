@@ -22,9 +22,6 @@ pub(super) struct LauncherUnservedArgs {
     /// Run code that comes with a model.
     #[arg(long, env = "TRUST_REMOTE_CODE", value_parser = BoolishValueParser::new())]
     trust_remote_code: bool,
-    /// Batch sizes to capture.
-    #[arg(long, env = "CUDA_GRAPHS", value_delimiter = ',')]
-    cuda_graphs: Option<Vec<usize>>,
     /// Port for metrics.
     #[arg(long, env = "PROMETHEUS_PORT")]
     prometheus_port: Option<u16>,
@@ -74,7 +71,6 @@ impl LauncherUnservedArgs {
                 "keys and values are kept in the model's number format",
             ),
             (self.trust_remote_code, "--trust-remote-code", "code that comes with a model is never run"),
-            (self.cuda_graphs.is_some(), "--cuda-graphs", "the shards choose what they capture"),
             (self.prometheus_port.is_some(), "--prometheus-port", "metrics are at /metrics of the main port"),
             (self.shard_uds_path.is_some(), "--shard-uds-path", "sockets live in a private folder of their own"),
             (elsewhere, "--master-addr", "the ranks of one launcher meet on the loopback"),

@@ -82,6 +82,7 @@ impl From<GrammarError> for ApiError {
             GrammarError::TooLarge { .. }
             | GrammarError::TooDeep { .. }
             | GrammarError::TooEntangled { .. }
+            | GrammarError::TooOpen { .. }
             | GrammarError::TooRepetitive { .. }
             | GrammarError::TooSlow { .. }
             | GrammarError::Invalid(_)

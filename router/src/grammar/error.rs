@@ -27,6 +27,14 @@ pub enum GrammarError {
         /// The limit.
         limit: usize,
     },
+    /// An object of it leaves too much open.
+    #[error("has an object of {properties} optional properties; an object has at most {limit}")]
+    TooOpen {
+        /// Properties that may be left out.
+        properties: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// Its repetitions stand for too much.
     #[error("stands for {parts} letters and classes; a regular expression has at most {limit}")]
     TooRepetitive {

@@ -12,6 +12,8 @@ pub struct GrammarLimits {
     /// How far a grammar may lead from one rule or reference to the next, taken at its worst: definitions of a Lark
     /// grammar, or references of a schema times its nesting.
     pub max_levels: usize,
+    /// Properties of one object that may be left out. The parser follows every choice among them at once.
+    pub max_optional: usize,
     /// Letters and classes of a regular expression with its counted repetitions written out.
     pub max_regex_parts: u64,
     /// Time for compiling a grammar and for its first mask (`--grammar-timeout-ms`).
@@ -32,6 +34,7 @@ impl Default for GrammarLimits {
             max_bytes: 128 << 10,
             max_nesting: 64,
             max_levels: 1000,
+            max_optional: 500,
             max_regex_parts: 100_000,
             time_limit: Duration::from_secs(1),
             queue_limit: Duration::from_millis(900),

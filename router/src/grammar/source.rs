@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::error::GrammarError;
 use super::limits::GrammarLimits;
@@ -91,6 +91,10 @@ fn schema_text(schema: Value, limits: &GrammarLimits) -> Result<String, GrammarE
     let mut references = HashSet::new();
     add_references(&schema, &mut references);
     check_levels(depth * references.len(), limits)?;
+    let properties = most_optional(&schema);
+    if properties > limits.max_optional {
+        return Err(GrammarError::TooOpen { properties, limit: limits.max_optional });
+    }
     match schema {
         Value::Object(mut schema) => {
             close_objects(&mut schema);
@@ -121,6 +125,22 @@ fn depth(value: &Value) -> usize {
         Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
         _ => 0,
     }
+}
+
+/// The most properties of an object that it does not require, over all objects of a schema.
+fn most_optional(value: &Value) -> usize {
+    match value {
+        Value::Object(map) => optional(map).max(map.values().map(most_optional).max().unwrap_or(0)),
+        Value::Array(items) => items.iter().map(most_optional).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn optional(schema: &Map<String, Value>) -> usize {
+    let Some(Value::Object(properties)) = schema.get("properties") else { return 0 };
+    let required = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let required: HashSet<&str> = required.filter(|name| properties.contains_key(*name)).collect();
+    properties.len() - required.len()
 }
 
 /// The different places that a schema refers to.

@@ -53,6 +53,21 @@ async fn lark(text: impl Into<String>) -> Result<(), GrammarError> {
     verdict(GrammarSource::Lark(text.into())).await
 }
 
+fn object_of(properties: usize, required: usize) -> Value {
+    let names: Vec<_> = (0..properties).map(|index| format!("p{index}")).collect();
+    let types: Map<_, _> = names.iter().map(|name| (name.clone(), json!({"type": "integer"}))).collect();
+    json!({"type": "object", "properties": types, "required": names[..required]})
+}
+
+#[tokio::test]
+async fn an_object_leaves_only_so_many_properties_open() {
+    let open = |properties| Err(GrammarError::TooOpen { properties, limit: 500 });
+    assert_eq!(schema(object_of(500, 0)).await, Ok(()));
+    assert_eq!(schema(object_of(600, 100)).await, Ok(()));
+    assert_eq!(schema(object_of(501, 0)).await, open(501));
+    assert_eq!(schema(json!({"type": "array", "items": object_of(700, 150)})).await, open(550));
+}
+
 fn animals() -> Value {
     json!({
         "title": "Animals", "type": "object", "required": ["activity", "animals", "animals_seen", "location"],

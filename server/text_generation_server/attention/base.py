@@ -8,12 +8,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from text_generation_server.transfers import Transfers
+
+TokenIndex: TypeAlias = "slice | Tensor"
+
+NO_GPU = "there is no GPU"
+"""What keeps every backend but one from a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +33,8 @@ class AttentionShape:
     scale: float
     windows: tuple[int | None, ...]
     softcap: float | None = None
+    has_ranges: bool = False
+    """Whether rows may have ranges whose tokens attend both ways. Not every backend can mask them."""
     ranges_ignore_windows: bool = False
     """Whether tokens that attend both ways see all of their range, however far behind (PaliGemma), or no further behind
     than the window (Gemma 3)."""
@@ -34,6 +43,15 @@ class AttentionShape:
     def num_layers(self) -> int:
         """Layers that keep keys and values."""
         return len(self.windows)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The largest step that is captured. The same for all steps of a backend."""
+
+    max_rows: int
+    max_blocks: int
+    """Blocks that a row may own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +69,10 @@ class StepLayout:
     """Where each token's key and value go, block * block_size + offset, on the device."""
     both_ways: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
     """Offset and length of the ranges of each row that has some: their tokens see each other, those ahead too."""
+    captured: Bounds | None = None
+    """Set for a step of rows with one token each that is captured, or replayed: launches may depend on these bounds and
+    on the number of rows alone, and what they read stays where it is. A row that fills up has slot -1 and owns the zero
+    block: it attends to one zero, and nothing of it is kept."""
 
 
 class Attention(Protocol):
@@ -82,11 +104,21 @@ def rotate(heads_TND: Tensor, table_T21D: Tensor) -> Tensor:
     return heads_TND.mul_(table_T21D[:, 0]).addcmul_(turned, table_T21D[:, 1])
 
 
+def token_index(tokens: NDArray[np.int64], transfers: Transfers) -> TokenIndex:
+    """What takes these tokens, in rising order, out of all of a step: without a copy where they are neighbours."""
+    first, last = int(tokens[0]), int(tokens[-1])
+    if last - first + 1 == len(tokens):
+        return slice(first, last + 1)
+    return transfers.one(tokens)
+
+
 class AttentionBackend(Attention):
     """A paged attention. One class a file, one row in `BACKENDS`."""
 
     supported_block_sizes: ClassVar[tuple[int, ...]]
     """Best first."""
+    can_be_captured: ClassVar[bool] = False
+    """Whether `begin_step` takes layouts with `captured`, and `attend` then launches without asking the device."""
 
     def __init__(self, shape: AttentionShape, cache_L2BSKD: Tensor) -> None:
         """`cache` is [layers, 2, blocks, block_size, kv_heads, head_dim]; its last block is zero and never written."""

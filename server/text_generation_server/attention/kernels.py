@@ -4,6 +4,10 @@ A tile is `TOKENS` neighbouring tokens of one row with all query heads that shar
 token m // GROUP and head m % GROUP. Softmax is computed online over the keys (Milakov and Gimelshein 2018,
 https://arxiv.org/abs/1805.02867) in base 2.
 
+A row that decodes is a tile of one token, whose keys are split among programs. How many of them find work is decided
+here, from the row's own length, and not by the launch: a captured launch serves every length there is, and a short row
+beside a long one is not cut into crumbs.
+
 Suffixes: M lines of a tile, L keys of a turn of the loop, D head width, S splits of a row's keys.
 """
 
@@ -64,7 +68,7 @@ def store_kernel(
 @triton.jit
 def _collect(
     q_MD, keys, values, blocks,
-    first, last, position_M, range_first_M, range_end_M, used_M, slot_stride, scale, softcap, window,
+    first, last, position_M, range_first_M, range_end_M, used_M, block_stride, slot_stride, scale, softcap, window,
     HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, SIZE_M: tl.constexpr, SIZE_L: tl.constexpr, SIZE_D: tl.constexpr,
     SOFTCAP: tl.constexpr, RANGES: tl.constexpr, RANGES_FIRST: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
@@ -76,7 +80,7 @@ def _collect(
     for position in range(first, last, SIZE_L):
         key_L = position + tl.arange(0, SIZE_L)
         inside_L = key_L < last
-        block_L = tl.load(blocks + key_L // BLOCK_SIZE, inside_L, 0)
+        block_L = tl.load(blocks + (key_L // BLOCK_SIZE) * block_stride, inside_L, 0)
         slot_L = (block_L.to(tl.int64) * BLOCK_SIZE + key_L % BLOCK_SIZE) * slot_stride
         inside_LD = inside_L[:, None] & (d_D < HEAD_DIM)[None, :]
         k_LD = tl.load(keys + slot_L[:, None] + d_D[None, :], inside_LD, 0.0)
@@ -102,21 +106,23 @@ def _collect(
     return max_M, sum_M, sum_MD
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["block_stride"])
 def attend_kernel(
     q, keys, values, output, partial, partial_max, partial_sum,
     tile_rows, tile_offsets, first_tokens, counts, starts, blocks, range_firsts, range_ends,
-    q_stride, output_stride, slot_stride, blocks_stride, num_tokens,
+    q_stride, output_stride, slot_stride, block_stride,
     scale, softcap, window,
     GROUP: tl.constexpr, TOKENS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
-    SIZE_M: tl.constexpr, SIZE_L: tl.constexpr, SIZE_D: tl.constexpr, SPLITS: tl.constexpr,
+    SIZE_M: tl.constexpr, SIZE_L: tl.constexpr, SIZE_D: tl.constexpr, SPLITS: tl.constexpr, MIN_TURNS: tl.constexpr,
     SOFTCAP: tl.constexpr, RANGES: tl.constexpr, RANGES_FIRST: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
-    """What one tile collects for one key/value head from one split of its row's keys."""
+    """What one tile collects for one key/value head from one split of its row's keys.
+
+    Block b of row r is number `b * block_stride + r` of `blocks`. With more than one split a tile is one token, and
+    what was collected goes to `partial`, by split, tile and head.
+    """
     tile, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     row = tl.load(tile_rows + tile)
-    if row < 0:
-        return
     offset = tl.load(tile_offsets + tile)
     count, start = tl.load(counts + row), tl.load(starts + row)
     first_token = tl.load(first_tokens + row)
@@ -139,12 +145,14 @@ def attend_kernel(
         if RANGES_FIRST:
             first = tl.minimum(first, tl.min(tl.where(range_end_M > 0, range_first_M, end), 0))
     turns = tl.cdiv(tl.cdiv(end - first, SIZE_L), SPLITS)
+    if SPLITS > 1:
+        turns = tl.maximum(turns, MIN_TURNS)
     first += split * turns * SIZE_L
     last = tl.minimum(first + turns * SIZE_L, end)
 
     max_M, sum_M, sum_MD = _collect(
-        q_MD, keys + kv_head * HEAD_DIM, values + kv_head * HEAD_DIM, blocks + row.to(tl.int64) * blocks_stride,
-        first, last, position_M, range_first_M, range_end_M, used_M, slot_stride, scale, softcap, window,
+        q_MD, keys + kv_head * HEAD_DIM, values + kv_head * HEAD_DIM, blocks + row,
+        first, last, position_M, range_first_M, range_end_M, used_M, block_stride, slot_stride, scale, softcap, window,
         HEAD_DIM, BLOCK_SIZE, SIZE_M, SIZE_L, SIZE_D, SOFTCAP, RANGES, RANGES_FIRST, WIDEN,
     )  # fmt: skip
     if SPLITS == 1:
@@ -152,8 +160,9 @@ def attend_kernel(
         target = output + flat_M[:, None] * output_stride + head_M[:, None] * HEAD_DIM + d_D[None, :]
         tl.store(target, found_MD.to(output.dtype.element_ty), used_MD)
     else:
-        line = (split * num_tokens + flat_M) * tl.num_programs(1) * GROUP + head_M
-        tl.store(partial + line[:, None] * HEAD_DIM + d_D[None, :], sum_MD, used_MD)
+        line = (split * tl.num_programs(0) + tile) * tl.num_programs(1) * GROUP + head_M
+        # Nobody reads the values of a split that saw nothing.
+        tl.store(partial + line[:, None] * HEAD_DIM + d_D[None, :], sum_MD, used_MD & (sum_M > 0)[:, None])
         tl.store(partial_max + line, max_M, used_M)
         tl.store(partial_sum + line, sum_M, used_M)
 
@@ -161,23 +170,19 @@ def attend_kernel(
 @triton.jit
 def join_kernel(
     partial, partial_max, partial_sum, output, tile_rows, first_tokens,
-    output_stride, num_tokens,
-    HEAD_DIM: tl.constexpr, SIZE_D: tl.constexpr, SPLITS: tl.constexpr, SIZE_S: tl.constexpr,
+    output_stride,
+    HEAD_DIM: tl.constexpr, SIZE_D: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     """Joins the splits of one decoding row and one head."""
     tile, head, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
-    row = tl.load(tile_rows + tile)
-    if row < 0:
-        return
-    token = tl.load(first_tokens + row).to(tl.int64)
-    split_S, d_D = tl.arange(0, SIZE_S), tl.arange(0, SIZE_D)
-    line_S = (split_S * num_tokens + token) * heads + head
-    there_S = split_S < SPLITS
-    max_S = tl.load(partial_max + line_S, there_S, float("-inf"))
+    token = tl.load(first_tokens + tl.load(tile_rows + tile)).to(tl.int64)
+    split_S, d_D = tl.arange(0, SPLITS), tl.arange(0, SIZE_D)
+    line_S = (split_S * tl.num_programs(0) + tile) * heads + head
+    max_S = tl.load(partial_max + line_S)
     # A split that saw nothing has sum 0 and weight 0; the row's own token is always seen by one of them.
     weight_S = tl.exp2(max_S - tl.max(max_S, 0))
-    total = tl.sum(tl.load(partial_sum + line_S, there_S, 0.0) * weight_S, 0)
-    there_SD = there_S[:, None] & (d_D < HEAD_DIM)[None, :]
+    total = tl.sum(tl.load(partial_sum + line_S) * weight_S, 0)
+    there_SD = (max_S > float("-inf"))[:, None] & (d_D < HEAD_DIM)[None, :]
     sum_SD = tl.load(partial + line_S[:, None] * HEAD_DIM + d_D[None, :], there_SD, 0.0)
     found_D = tl.sum(sum_SD * weight_S[:, None], 0) / total
     target = output + token * output_stride + head * HEAD_DIM + d_D

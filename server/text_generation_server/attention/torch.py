@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -18,14 +17,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionBackend, AttentionShape, StepLayout
+from text_generation_server.attention.base import (
+    AttentionBackend,
+    AttentionShape,
+    StepLayout,
+    TokenIndex,
+    token_index,
+)
+from text_generation_server.transfers import Transfers
 
 MAX_PADDING = 2
 """A group's longest row has at most this many times the blocks of its shortest, or `SMALL_BLOCKS`."""
 
 SMALL_BLOCKS = 8
-
-TokenIndex: TypeAlias = "slice | Tensor"
 
 
 @dataclass
@@ -52,6 +56,7 @@ class TorchAttention(AttentionBackend):
         self._block_size = cache_L2BSKD.shape[3]
         self._zero_block = cache_L2BSKD.shape[2] - 1
         self._device = cache_L2BSKD.device
+        self._transfers = Transfers(self._device)
         self._blocks = [(layer[0], layer[1]) for layer in cache_L2BSKD]
         self._slots = [(keys.flatten(0, 1), values.flatten(0, 1)) for keys, values in self._blocks]
         self._groups: list[Group] = []
@@ -86,7 +91,9 @@ class TorchAttention(AttentionBackend):
         # Another sequence's block could hold a NaN, and 0 * NaN is not 0.
         blocks = np.where(unused, self._zero_block, blocks)
         shape = (len(rows), longest * self._block_size if len(rows) > 1 else int(lengths[0]))
-        return Group(self._token_index(token_of_R[rows]), 1, layout.starts_R[rows], self._to_device(blocks), shape)
+        return Group(
+            token_index(token_of_R[rows], self._transfers), 1, layout.starts_R[rows], self._to_device(blocks), shape
+        )
 
     def _prefill_row(self, layout: StepLayout, row: int, end: int) -> Group:
         count, start = int(layout.num_tokens_R[row]), int(layout.starts_R[row])
@@ -97,14 +104,8 @@ class TorchAttention(AttentionBackend):
         ranges = layout.both_ways.get(row, ())
         return Group(tokens, count, layout.starts_R[row : row + 1], blocks, (1, start + count), ranges)
 
-    def _token_index(self, tokens: NDArray[np.int64]) -> TokenIndex:
-        first, last = int(tokens[0]), int(tokens[-1])
-        if last - first + 1 == len(tokens) and (np.diff(tokens) == 1).all():
-            return slice(first, last + 1)
-        return torch.from_numpy(tokens).to(self._device)
-
     def _to_device(self, blocks: NDArray[np.int32]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(blocks).reshape(-1)).to(self._device)
+        return self._transfers.one(blocks.reshape(-1))
 
     def _attend_group(self, group: Group, step_QKV: tuple[Tensor, Tensor, Tensor], layer: int) -> Tensor:
         keys_BLKD, values_BLKD = step_QKV[1].unsqueeze(0), step_QKV[2].unsqueeze(0)
@@ -162,7 +163,7 @@ class TorchAttention(AttentionBackend):
         if self.shape.ranges_ignore_windows:
             _reveal(hidden, group)
         mask = torch.zeros(rows, 1, group.queries, length).masked_fill_(hidden[:, None], float("-inf"))
-        return mask.to(device=self._device, dtype=dtype)
+        return self._transfers.one(mask.numpy()).to(dtype)
 
 
 def _reveal(hidden_BQL: Tensor, group: Group) -> None:

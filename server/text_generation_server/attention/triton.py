@@ -3,6 +3,12 @@
 A step is two launches a layer: tokens that prefill, in tiles of many tokens, and rows that decode, whose keys are
 split among programs so that few rows fill the device (Flash-Decoding, https://pytorch.org/blog/flash-decoding/). What
 describes the step goes to the device in one copy, into buffers that keep their place.
+
+A captured step is launched for the longest rows there may be: its number of splits depends on the number of rows alone.
+A row that is shorter leaves programs without work, which end after a few loads. That is chosen over graphs for several
+lengths, which would take their capture's time and memory several times: one row must have enough programs for the
+whole device whatever its length, or its keys are not read at the speed of memory, and a program without work costs a
+row that reads few keys anyway next to nothing. How it compares on a GPU was never measured.
 """
 
 from __future__ import annotations
@@ -17,8 +23,9 @@ import triton
 from numpy.typing import NDArray
 from torch import Tensor
 
-from text_generation_server.attention.base import AttentionBackend, AttentionShape, StepLayout
+from text_generation_server.attention.base import AttentionBackend, AttentionShape, Bounds, StepLayout
 from text_generation_server.attention.kernels import attend_kernel, join_kernel, store_kernel
+from text_generation_server.transfers import Transfers
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether the kernels run on the CPU, for tests: Triton's interpreter, which cannot multiply bfloat16."""
@@ -35,7 +42,7 @@ NO_WINDOW = 1 << 30
 """Wider than any sequence, and far from the end of 32 bits."""
 
 MAX_SPLITS = 32
-KEYS_A_SPLIT = 256
+KEYS_A_SPLIT = 4 * KEYS_A_TURN
 """A split of fewer keys costs more than it gives."""
 
 PROGRAMS_WANTED = 264
@@ -43,6 +50,9 @@ PROGRAMS_WANTED = 264
 
 ALIGNMENT = 16
 """Numbers that a part of `StepBuffers` is filled up to, so that loads stay aligned."""
+
+ROW_PARTS = 5
+"""Parts that a step of decoding rows has beside the blocks."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class TritonAttention(AttentionBackend):
     """Kernels for bf16, f16 and f32, head widths up to 256."""
 
     supported_block_sizes = (16, 32, 64, 8, 1)
+    can_be_captured = True
 
     def __init__(self, shape: AttentionShape, cache_L2BSKD: Tensor) -> None:
         super().__init__(shape, cache_L2BSKD)
@@ -72,7 +83,12 @@ class TritonAttention(AttentionBackend):
         self._decode_lines = max(MIN_LINES, triton.next_power_of_2(self._group))
         self._prefill_lines = max(PREFILL_LINES, self._decode_lines)
         self._buffers = StepBuffers(self._device)
-        self._partial = torch.empty(0, device=self._device)
+        self._captured_buffers: StepBuffers | None = None
+        # What splits collect, float32: weighted values, then maxima, then sums of weights. There are never more of them
+        # than programs are wanted, so that this keeps its place too.
+        lines = PROGRAMS_WANTED * self._group
+        sizes = [lines * shape.head_dim, lines, lines]
+        self._partial = torch.split_with_sizes(torch.empty(sum(sizes), device=self._device), sizes)
 
     def begin_step(self, layout: StepLayout) -> None:
         decoding_R = layout.num_tokens_R == 1
@@ -91,8 +107,10 @@ class TritonAttention(AttentionBackend):
         }
         if layout.both_ways:
             parts["range_firsts"], parts["range_ends"] = _ranges(layout, ends_R)
-        step = self._buffers.fill(parts | {"blocks": layout.blocks_RB})
-        self._step, self._slots_T, self._blocks_stride = step, layout.slots_T, layout.blocks_RB.shape[1]
+        # Last and block by block, because only its length differs between replays.
+        parts["blocks"] = layout.blocks_RB.T
+        step = self._buffers_for(layout.captured).fill(parts)
+        self._step, self._slots_T, self._num_rows = step, layout.slots_T, len(layout.num_tokens_R)
         decode = Tiles(
             step["decode_rows"], step["decode_offsets"], self._decode_lines, 1, self._splits(layout, decode_rows)
         )
@@ -126,70 +144,87 @@ class TritonAttention(AttentionBackend):
     def _launch(self, tiles: Tiles, heads_TND: Tensor, output_TND: Tensor, layer: int) -> None:
         keys, values = self._layers[layer]
         shape, step = self.shape, self._step
-        num_tokens = len(heads_TND)
-        partial, maxima, sums = self._scratch(tiles.splits, num_tokens)
         no_ranges = step["counts"]
         width = triton.next_power_of_2(shape.head_dim)
         attend_kernel[(len(tiles.rows), shape.num_kv_heads, tiles.splits)](
-            heads_TND, keys, values, output_TND, partial, maxima, sums,
+            heads_TND, keys, values, output_TND, *self._partial,
             tiles.rows, tiles.offsets, step["first_tokens"], step["counts"], step["starts"], step["blocks"],
             step.get("range_firsts", no_ranges), step.get("range_ends", no_ranges),
-            heads_TND.stride(0), output_TND.stride(0), keys.stride(1), self._blocks_stride, num_tokens,
+            heads_TND.stride(0), output_TND.stride(0), keys.stride(1), self._num_rows,
             shape.scale, shape.softcap or 1.0, shape.windows[layer] or NO_WINDOW,
             GROUP=self._group, TOKENS=tiles.tokens, HEAD_DIM=shape.head_dim, BLOCK_SIZE=self._block_size,
             SIZE_M=tiles.lines, SIZE_L=KEYS_A_TURN, SIZE_D=width, SPLITS=tiles.splits,
-            SOFTCAP=shape.softcap is not None, RANGES=tiles.ranges,
+            MIN_TURNS=KEYS_A_SPLIT // KEYS_A_TURN, SOFTCAP=shape.softcap is not None, RANGES=tiles.ranges,
             RANGES_FIRST=shape.ranges_ignore_windows, WIDEN=INTERPRETED,
         )  # fmt: skip
         if tiles.splits > 1:
             join_kernel[(len(tiles.rows), shape.num_heads)](
-                partial, maxima, sums, output_TND, tiles.rows, step["first_tokens"],
-                output_TND.stride(0), num_tokens,
+                *self._partial, output_TND, tiles.rows, step["first_tokens"],
+                output_TND.stride(0),
                 HEAD_DIM=shape.head_dim, SIZE_D=width, SPLITS=tiles.splits,
-                SIZE_S=triton.next_power_of_2(tiles.splits),
             )  # fmt: skip
 
     def _splits(self, layout: StepLayout, rows: NDArray[np.int64]) -> int:
-        """Splits of each decoding row's keys: enough programs for the device, enough keys for a program."""
-        programs = max(1, len(rows) * self.shape.num_kv_heads)
-        longest: int = layout.blocks_RB.shape[1] * self._block_size
-        return max(1, min(PROGRAMS_WANTED // programs, longest // KEYS_A_SPLIT, MAX_SPLITS))
+        """Splits of each decoding row's keys: enough programs for the device, enough keys for a program.
 
-    def _scratch(self, splits: int, num_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Room for what splits collect: weighted values, maxima, sums of weights, float32."""
-        lines = splits * num_tokens * self.shape.num_heads if splits > 1 else 0
-        if len(self._partial) < lines * (self.shape.head_dim + 2):
-            self._partial = torch.empty(lines * (self.shape.head_dim + 2), device=self._device)
-        values = lines * self.shape.head_dim
-        return self._partial, self._partial[values:], self._partial[values + lines :]
+        A power of two, so that few kernels are compiled.
+        """
+        programs = max(1, len(rows) * self.shape.num_kv_heads)
+        blocks = layout.blocks_RB.shape[1] if layout.captured is None else layout.captured.max_blocks
+        most = min(PROGRAMS_WANTED // programs, blocks * self._block_size // KEYS_A_SPLIT, MAX_SPLITS)
+        return 1 << max(0, most.bit_length() - 1)
+
+    def _buffers_for(self, bounds: Bounds | None) -> StepBuffers:
+        if bounds is None:
+            return self._buffers
+        if self._captured_buffers is None:
+            self._captured_buffers = StepBuffers(self._device, _captured_size(bounds))
+        return self._captured_buffers
 
 
 class StepBuffers:
     """Whole numbers that describe a step, on the device: one copy a step, into memory that stays where it is.
 
-    A graph that was captured with parts of some sizes is replayed after a `fill` with parts of the same sizes.
+    A graph that was captured with parts of some sizes is replayed after a `fill` with parts of the same sizes; the last
+    of them may be shorter or longer.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, size: int | None = None) -> None:
+        """Grows as it needs to, unless a size is given."""
         self._device = device
-        self._on_device = torch.empty(0, dtype=torch.int32, device=device)
+        self._transfers = Transfers(device)
+        self._grows = size is None
+        self._on_device = torch.zeros(size or 0, dtype=torch.int32, device=device)
 
     def fill(self, parts: Mapping[str, NDArray[np.integer[Any]]]) -> dict[str, Tensor]:
         """Each part, flat, on the device. What an earlier call returned holds the new numbers from now on."""
-        ends = np.cumsum([-(-part.size // ALIGNMENT) * ALIGNMENT for part in parts.values()])
+        ends = np.cumsum([_aligned(part.size) for part in parts.values()])
         self._reserve(int(ends[-1]))
         host = np.zeros(int(ends[-1]), dtype=np.int32)
         found = {}
         for (name, part), end in zip(parts.items(), ends.tolist(), strict=True):
-            start = end - (-(-part.size // ALIGNMENT) * ALIGNMENT)
+            start = end - _aligned(part.size)
             host[start : start + part.size] = part.reshape(-1)
             found[name] = self._on_device[start : start + part.size]
-        self._on_device[: len(host)].copy_(torch.from_numpy(host))
+        self._transfers.overwrite(self._on_device, host)
         return found
 
     def _reserve(self, size: int) -> None:
-        if len(self._on_device) < size:
-            self._on_device = torch.empty(triton.next_power_of_2(size), dtype=torch.int32, device=self._device)
+        if len(self._on_device) >= size:
+            return
+        if not self._grows:
+            raise ValueError(f"a captured step has {len(self._on_device)} numbers at most, not {size}")
+        self._on_device = torch.empty(triton.next_power_of_2(size), dtype=torch.int32, device=self._device)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _captured_size(bounds: Bounds) -> int:
+    """Numbers of the largest captured step: its rows' tables, and what else each row has one of."""
+    rows = _aligned(bounds.max_rows)
+    return ROW_PARTS * rows + _aligned(bounds.max_rows * bounds.max_blocks)
 
 
 def _cut(layout: StepLayout, rows: NDArray[np.int64], tokens: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

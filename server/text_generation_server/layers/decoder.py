@@ -58,8 +58,9 @@ class DecoderSpec:
     """What scores are multiplied with; None: 1 / sqrt(head_dim)."""
     tied_head: bool = False
     windows: tuple[int | None, ...] = ()
+    has_ranges: bool = False
     ranges_ignore_windows: bool = False
-    """See `AttentionShape`."""
+    """See `AttentionShape`, for both."""
     attention_softcap: float | None = None
     logit_softcap: float | None = None
 
@@ -250,6 +251,7 @@ def _attention_shape(spec: DecoderSpec, ranks: Ranks) -> AttentionShape:
         scale=spec.head_dim**-0.5 if spec.attention_scale is None else spec.attention_scale,
         windows=spec.windows or (None,) * spec.num_layers,
         softcap=spec.attention_softcap,
+        has_ranges=spec.has_ranges,
         ranges_ignore_windows=spec.ranges_ignore_windows,
     )
 

@@ -69,6 +69,9 @@ class ModelShape:
     position_axes: int = 1
     raw_views: bool = False
     """Whether `encode_views` takes uint8 pixels of [N, height, width, 3] on the CPU, and prepares them itself."""
+    can_be_captured: bool = True
+    """Whether `embed`, `forward` and `logits` launch the same for every step of so many tokens, and ask the device for
+    nothing."""
 
 
 class Model(Protocol):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from text_generation_server.distributed import Ranks
+from text_generation_server.layers.decoder import DecoderSpec
 from text_generation_server.layers.norm import RmsNorm
 from text_generation_server.layers.vision import encoder
 from text_generation_server.models.vision_language import VisionLanguageModel
@@ -29,6 +31,11 @@ class Gemma3(VisionLanguageModel):
         self._projection_WH = weights.whole(f"{name}.mm_input_projection_weight", (width, self.spec.hidden_size))
         self._side = int(vision["image_size"]) // int(vision["patch_size"])
         self._kernel = self._side // int(int(config["mm_tokens_per_image"]) ** 0.5)
+
+    @staticmethod
+    def decoder_spec(config: Mapping[str, Any], *, tied_head: bool) -> DecoderSpec:
+        """The decoder of `text_config`. The tokens of an image see each other."""
+        return replace(VisionLanguageModel.decoder_spec(config, tied_head=tied_head), has_ranges=True)
 
     def encode_views(self, pixel_values_NCHW: Tensor) -> Tensor:
         """See `Model`."""

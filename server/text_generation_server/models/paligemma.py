@@ -31,7 +31,7 @@ class PaliGemma(VisionLanguageModel):
     def decoder_spec(config: Mapping[str, Any], *, tied_head: bool) -> DecoderSpec:
         """The decoder of `text_config`. Its sliding layers too see all of a prompt."""
         spec = VisionLanguageModel.decoder_spec(config, tied_head=tied_head)
-        return replace(spec, ranges_ignore_windows=True)
+        return replace(spec, has_ranges=True, ranges_ignore_windows=True)
 
     def encode_views(self, pixel_values_NCHW: Tensor) -> Tensor:
         """See `Model`."""

@@ -116,6 +116,8 @@ class TransformersModel:
             embedding_width=hidden_TH.shape[1],
             attention=attention_shape(calls, text.num_hidden_layers, text.max_position_embeddings),
             raw_views=True,
+            # Nobody knows what its modules ask the device for.
+            can_be_captured=False,
         )
 
     def _split(self) -> None:
