@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grammars
@@ -239,26 +240,33 @@ def refusal_s(server: Server, expression: str) -> float:
     return time.perf_counter() - started
 
 
-def everything() -> list[Row]:
-    """All measures, those that share a server last."""
+ALONE: tuple[Callable[[], list[Row]], ...] = (
+    family_lines,
+    scheduler,
+    pages,
+    grammar_masks,
+    router_alone,
+    many_streams,
+    loading,
+    start_up,
+)
+SERVED: tuple[Callable[[Server], list[Row]], ...] = (one_sequence, guided_stream, concurrent_images)
+"""Those that share a server."""
+
+
+def everything(only: str = "") -> list[Row]:
+    """All measures whose names contain `only`, those that share a server last."""
     rows: list[Row] = []
-    alone: list[Callable[[], list[Row]]] = [
-        family_lines,
-        scheduler,
-        pages,
-        grammar_masks,
-        router_alone,
-        many_streams,
-        loading,
-        start_up,
-    ]
-    for measure in alone:
-        rows += announced(measure.__name__, measure)
+    for measure in ALONE:
+        if only in measure.__name__:
+            rows += announced(measure.__name__, measure)
+    served = [measure for measure in SERVED if only in measure.__name__]
+    if not served:
+        return rows
     with launched() as server:
         time.sleep(1)
-        rows += announced("one_sequence", lambda: one_sequence(server))
-        rows += announced("guided_stream", lambda: guided_stream(server))
-        rows += announced("concurrent_images", lambda: concurrent_images(server))
+        for one in served:
+            rows += announced(one.__name__, partial(one, server))
     return rows
 
 

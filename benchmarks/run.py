@@ -1,8 +1,10 @@
 """Measures everything and writes a dated table into `docs/performance.md`: `make bench`.
 
-Numbers are reported, never asserted: a missed goal stays in the table and says so.
+`make bench ARGS="--only guided"` measures what has that in its name. Numbers are reported, never asserted: a missed goal
+stays in the table and says so.
 """
 
+import argparse
 import datetime
 
 from machine import REPOSITORY, describe
@@ -13,12 +15,15 @@ MARK = "<!-- newest first; written by benchmarks/run.py -->"
 
 
 def main() -> None:
-    """Runs all measures and puts the table on top of the report."""
+    """Runs the measures and puts the table on top of the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="measures whose names contain this")
+    only: str = parser.parse_args().only
     text = REPORT.read_text()
     before, mark, after = text.partition(MARK)
     if not mark:
         raise SystemExit(f"{REPORT} has lost its mark: {MARK}")
-    REPORT.write_text(before + mark + "\n\n" + section(everything()) + after)
+    REPORT.write_text(before + mark + "\n\n" + section(everything(only)) + after)
 
 
 def section(rows: list[Row]) -> str:
