@@ -215,13 +215,14 @@ def grammar_masks() -> list[Row]:
 
 
 def guided_stream(server: Server, tokens: int = 256) -> list[Row]:
-    """A stream whose every token is masked and none forced, against a free one, and the refusal of costly grammars."""
+    """Streams whose every token is masked and none forced, in turn with free ones, and refusals of costly grammars."""
     prompts = [f"Hello {number}" for number in range(6)]
     held: dict[str, object] = {"grammar": {"type": "json", "value": {"type": "string", "minLength": 8 * tokens}}}
     load(server.url, prompts, 1, tokens, held)
-    rates = [load(server.url, prompts, 1, tokens, more).tokens_per_second for more in (held, None)]
+    rounds = [[load(server.url, prompts, 1, tokens, more).tokens_per_second for more in (held, None)] for _ in range(5)]
+    rates = sorted(rounds, key=lambda pair: pair[0] / pair[1])[len(rounds) // 2]
     slowest = max(refusal_s(server, value) for value in ("(a{1000}){1000}", "(" * 100_000, "a" * 2_000_000))
-    note = f"{rates[0]:.0f} against {rates[1]:.0f} tokens/s"
+    note = f"{rates[0]:.0f} against {rates[1]:.0f} tokens/s, the middle one of 5 rounds"
     share = rates[0] / rates[1]
     return [
         Row("guided stream, one sequence", "≥ 0.9 × a free one", f"{share:.2f} ×", share >= 0.9, note),

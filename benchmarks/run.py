@@ -1,7 +1,7 @@
 """Measures everything and writes a dated table into `docs/performance.md`: `make bench`.
 
-`make bench ARGS="--only guided"` measures what has that in its name. Numbers are reported, never asserted: a missed goal
-stays in the table and says so.
+`make bench ARGS="--only guided"` measures what has that in its name. Numbers are reported, never asserted:
+a missed goal stays in the table and says so.
 """
 
 import argparse
