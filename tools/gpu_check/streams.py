@@ -18,7 +18,7 @@ from text_generation_server.plan import EncodeImage, NewSequence, Sampling
 STREAMS = 32
 EVERY = 10
 """Steps from one picture to the next."""
-MAX_RATIO = 3.0
+MAX_RATIO = 1.3
 
 
 def parts(place: Place) -> Iterator[Row]:
