@@ -97,7 +97,7 @@ pub struct ShardArgs {
     #[arg(long, env = "DEVICE", value_parser = ["auto", "cpu", "cuda"])]
     pub device: Option<String>,
 
-    /// Attention backend: torch, triton, flash_attn [default: triton on a GPU, else torch].
+    /// Attention backend: torch, triton, `flash_attn` [default: triton on a GPU, else torch].
     #[arg(long, env = "ATTENTION")]
     pub attention: Option<String>,
 
